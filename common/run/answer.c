@@ -1,0 +1,233 @@
+/* Answers: problem bodies, the headers all have in common, the 202 of calls that go on, the trace they belong to. */
+#include <stdio.h>
+#include <string.h>
+
+#include "call_impl.h"
+#include "keel/clock.h"
+
+/* ---- scratch; done may come back here, so one more may be needed ---- */
+
+struct keel_arena *keel_scratch_take(struct keel_calls *cs)
+{
+    if (cs->scratch_used)
+        return keel_arena_new(4096);
+    cs->scratch_used = true;
+    return cs->scratch;
+}
+
+void keel_scratch_give(struct keel_calls *cs, struct keel_arena *a)
+{
+    if (a != cs->scratch) {
+        keel_arena_free(a);
+        return;
+    }
+    keel_arena_reset(a);
+    cs->scratch_used = false;
+}
+
+/* ---- trace ---- */
+
+static void hex_u64(char *out, uint64_t v)
+{
+    static const char digit[] = "0123456789abcdef";
+    for (int i = 0; i < 16; i++)
+        out[i] = digit[v >> (60 - 4 * i) & 15];
+}
+
+static uint64_t random_id(struct keel_calls *cs)
+{
+    uint64_t v = keel_rng_u64(&cs->rng);
+    return v != 0 ? v : 1;
+}
+
+/* The header carries it on. */
+void keel_trace_set(struct call *c, const char *text)
+{
+    struct keel_calls *cs = c->pub.rt->calls;
+    char span[17] = {0};
+    if (!keel_traceparent_parse(text, c->trace, c->flags)) {
+        hex_u64(c->trace, random_id(cs));
+        hex_u64(c->trace + 16, random_id(cs));
+        c->trace[32] = '\0';
+        memcpy(c->flags, "00", 3);
+    }
+    hex_u64(span, random_id(cs));
+    snprintf(c->hdr.traceparent, sizeof c->hdr.traceparent, "00-%s-%s-%s", c->trace, span, c->flags);
+}
+
+const char *keel_trace_id(const struct keel_call *pub)
+{
+    struct call *c = keel_call_self(pub);
+    if (c->trace[0] == '\0')
+        keel_trace_set(c, c->hdr.traceparent);
+    return c->trace;
+}
+
+/* ---- answers ---- */
+
+static void add_header(struct keel_answer *ans, const char *name, const char *value)
+{
+    keel_assert(ans->n_headers < KEEL_COUNT(ans->headers));
+    ans->headers[ans->n_headers++] = (struct keel_param){name, value};
+}
+
+static void common_headers(struct keel_answer *ans)
+{
+    add_header(ans, "Cache-Control", "no-store");
+    add_header(ans, "X-Content-Type-Options", "nosniff");
+}
+
+struct problem {
+    enum keel_status st;
+    const char *code, *field, *detail, *trace;
+    const struct member *members;
+    int64_t retry_after_ns;
+};
+
+static void write_problem(struct keel_arena *a, const struct problem *p, struct keel_answer *out)
+{
+    struct keel_json w;
+    *out = (struct keel_answer){.http = keel_status_http(p->st), .type = "application/problem+json"};
+    keel_json_init(&w, a, 512);
+    keel_json_obj(&w, NULL);
+    keel_json_str(&w, "type", "about:blank");
+    keel_json_str(&w, "title", keel_status_text(p->st));
+    keel_json_i64(&w, "status", out->http);
+    keel_json_str(&w, "detail", p->detail != NULL ? p->detail : keel_status_text(p->st));
+    keel_json_str(&w, "code", p->code != NULL ? p->code : keel_status_name(p->st));
+    if (p->field != NULL)
+        keel_json_str(&w, "field", p->field);
+    if (p->trace != NULL)
+        keel_json_str(&w, "trace_id", p->trace);
+    for (const struct member *m = p->members; m != NULL; m = m->next)
+        keel_json_raw(&w, m->name, m->json, m->len);
+    keel_json_end(&w);
+    out->body = keel_json_text(&w);
+    out->len = w.len;
+    common_headers(out);
+    if (out->http == 503 || out->http == 429) {
+        int64_t s = (p->retry_after_ns + 999999999) / 1000000000;
+        add_header(out, "Retry-After", keel_arena_printf(a, "%lld", (long long)(s > 1 ? s : 1)));
+    }
+    if (out->http == 401)
+        add_header(out, "WWW-Authenticate", "Bearer");
+}
+
+void keel_problem(struct keel_arena *a, enum keel_status st, const char *code, const char *field, const char *detail,
+                  const char *trace_id, struct keel_answer *out)
+{
+    const struct problem p = {st, code, field, detail, trace_id, NULL, 0};
+    write_problem(a, &p, out);
+}
+
+static void deliver(struct call *c, struct keel_arena *a, struct keel_answer *ans)
+{
+    double ms = (double)(keel_mono_ns() - c->pub.start_ns) * 1e-6;
+    add_header(ans, "X-Trace-Id", keel_trace_id(&c->pub));
+    add_header(ans, "Server-Timing", keel_arena_printf(a, "app;dur=%.3f", ms));
+    keel_answer_fn *done = c->answer_fn;
+    done(c->ctx, ans);
+    c->rq = NULL;
+}
+
+static void answer_ok(struct call *c, struct keel_arena *a)
+{
+    struct keel_call *pub = &c->pub;
+    struct keel_answer ans = {.http = pub->http != 0 ? pub->http : 200,
+                              .type = pub->type != NULL ? pub->type : "application/json"};
+    ans.body = pub->out.len > 0 ? keel_json_text(&pub->out) : pub->type == NULL ? "{}" : "";
+    ans.len = pub->out.len > 0 ? pub->out.len : strlen(ans.body);
+    common_headers(&ans);
+    deliver(c, a, &ans);
+}
+
+void keel_call_problem_body(struct call *c, enum keel_status st, struct keel_arena *a, struct keel_answer *out)
+{
+    struct problem p = {.st = st, .trace = keel_trace_id(&c->pub), .members = c->members};
+    p.retry_after_ns = c->retry_after_ns;
+    if (c->failed == st) {
+        p.code = c->code;
+        p.field = c->field;
+        p.detail = c->detail;
+    }
+    write_problem(a, &p, out);
+}
+
+void keel_call_answer(struct call *c, enum keel_status st)
+{
+    if (c->answered)
+        return;
+    struct keel_calls *cs = c->pub.rt->calls;
+    c->answered = true;
+    c->answered_ns = keel_mono_ns();
+    if (c->settled_fn != NULL)
+        c->settled_fn(c->ctx, &c->pub, st);
+    if (c->answer_fn == NULL)
+        return;
+    struct keel_arena *a = keel_scratch_take(cs);
+    if (st == KEEL_OK) {
+        answer_ok(c, a);
+    } else {
+        struct keel_answer ans;
+        keel_call_problem_body(c, st, a, &ans);
+        deliver(c, a, &ans);
+    }
+    keel_scratch_give(cs, a);
+}
+
+/* 202: the outcome is open. Written by the handler's own step, but not into the arena, which a worker may have. */
+void keel_call_answer_late(struct call *c)
+{
+    struct keel_calls *cs = c->pub.rt->calls;
+    struct keel_call kept = c->pub;
+    struct keel_arena *a = keel_scratch_take(cs);
+    c->late = true;
+    c->pub.arena = a;
+    c->pub.http = 202;
+    c->pub.type = NULL;
+    keel_json_init(&c->pub.out, a, 512);
+    if (c->late_step == NULL || c->late_step(&c->pub) != KEEL_OK) {
+        keel_json_init(&c->pub.out, a, 512);
+        keel_json_obj(&c->pub.out, NULL);
+        keel_json_str(&c->pub.out, "status", "unknown");
+        keel_json_str(&c->pub.out, "detail", "the deadline passed after the point of no return");
+        keel_json_end(&c->pub.out);
+    }
+    keel_assert(c->pub.out.depth == 0);
+    c->answered = true;
+    c->answered_ns = keel_mono_ns();
+    answer_ok(c, a);
+    c->pub = kept;
+    keel_scratch_give(cs, a);
+}
+
+void keel_call_answer_job(struct call *c)
+{
+    struct keel_rt *rt = c->pub.rt;
+    struct keel_arena *a = keel_scratch_take(rt->calls);
+    struct keel_answer ans = {.http = 202, .type = "application/json"};
+    struct keel_json w;
+    keel_json_init(&w, a, 128);
+    keel_json_obj(&w, NULL);
+    keel_json_str(&w, "job_id", keel_jobs_id(c->entry));
+    keel_json_str(&w, "status", keel_jobs_state(c->entry));
+    keel_json_end(&w);
+    ans.body = keel_json_text(&w);
+    ans.len = w.len;
+    common_headers(&ans);
+    add_header(&ans, "Location", keel_arena_printf(a, "/jobs/%s", keel_jobs_id(c->entry)));
+    c->answered = true;
+    c->answered_ns = keel_mono_ns();
+    deliver(c, a, &ans);
+    keel_scratch_give(rt->calls, a);
+}
+
+void keel_call_refuse(struct keel_rt *rt, enum keel_status st, const char *code, const char *detail,
+                        keel_answer_fn *done, void *ctx)
+{
+    struct keel_arena *a = keel_scratch_take(rt->calls);
+    struct keel_answer ans;
+    keel_problem(a, st, code, NULL, detail, NULL, &ans);
+    done(ctx, &ans);
+    keel_scratch_give(rt->calls, a);
+}

@@ -1,0 +1,76 @@
+/*
+ * The seam of ENABLE_HYBRID: the policy wrapped round every call. A target is an op, one of its alternatives, or a
+ * dependency; targets are numbered when the guard is opened. Everything runs on the loop thread.
+ */
+#ifndef KEEL_GUARD_H
+#define KEEL_GUARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "keel/breaker.h"
+#include "keel/engine.h"
+#include "keel/json.h"
+#include "keel/status.h"
+#include "keel/tracker.h"
+
+struct keel_text;
+
+struct keel_permit { uint32_t target; struct keel_breaker_ticket ticket; int64_t start_ns; };
+
+struct keel_refusal { enum keel_status status; const char *reason; int64_t retry_after_ns; };
+
+struct keel_target_conf {
+    char name[64];            /* "critical_check", "critical_check.reduce_only", "dep.redis_publish", "dep.peer.risk" */
+    const struct keel_op *op; /* NULL for a dependency */
+    enum keel_level level;
+    uint64_t target_ns;
+};
+
+/* What shedding judges by, kept up to date by the runtime. */
+struct keel_load { int64_t loop_lag_ns, queue_delay_ns; uint32_t queued, in_flight; };
+
+struct keel_guard_env {
+    const struct keel_engine *engine;
+    const struct keel_target_conf *targets;
+    uint32_t n_targets;
+    const struct keel_load *load;
+    uint64_t seed;
+    /* A breaker changed state. */
+    void (*transition)(void *ctx, const char *target, const struct keel_breaker_event *ev);
+    void *ctx;
+};
+
+/* A job waiting for a worker; embedded in the runtime's own. */
+struct keel_job { struct keel_job *next; enum keel_level level; int64_t queued_ns, deadline_ns; bool must; };
+struct keel_queue { struct keel_job *head[4], *tail[4]; uint32_t n; uint32_t running, running_bulk, threads; };
+
+struct keel_guard {
+    const char *name; /* "plain" or "hybrid" */
+    bool hybrid;
+    enum keel_status (*open)(const struct keel_guard_env *env, void **self);
+    /* Time the op has, ns; INT64_MAX for none (KEEL_MUST rows). */
+    int64_t (*budget_ns)(void *self, const struct keel_op *op);
+    enum keel_status (*admit)(void *self, uint32_t target, int64_t now_ns, int64_t left_ns, struct keel_permit *permit,
+                              struct keel_refusal *why);
+    /* Takes a job off q that may start now, or NULL: lanes, reserved thread, starvation bound (hybrid); FIFO (plain). */
+    struct keel_job *(*next_job)(void *self, struct keel_queue *q, int64_t now_ns);
+    /* latency_ns: arrival to answer; < 0: not measured. */
+    void (*settle)(void *self, struct keel_permit permit, enum keel_outcome o, int64_t latency_ns, int64_t now_ns);
+    /* Not admitted by us (refused earlier, e.g. by the deadline): counted only. */
+    void (*refused)(void *self, uint32_t target, enum keel_outcome o);
+    /* /health: writes circuit_breaker and performance into the open object. now_wall converts stamps. */
+    void (*health)(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
+    /* /hybrid/performance members: operations, overall, hardware, fallbacks, first version's names. Hybrid only. */
+    void (*performance)(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
+    void (*breakers)(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
+    /* change: "reset", "force-open", "disable", "enable". KEEL_NOTFOUND. */
+    enum keel_status (*change)(void *self, const char *target, const char *change, int64_t now_ns);
+    void (*metrics)(void *self, struct keel_text *out, const char *engine); /* appends Prometheus lines */
+    void (*close)(void *self);
+};
+
+extern const struct keel_guard keel_guard_plain, keel_guard_hybrid;
+
+#endif

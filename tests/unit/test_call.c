@@ -1,0 +1,806 @@
+/*
+ * The life of a call, under both guards (loop index 0: plain, 1: hybrid), on a small engine of its own.
+ * What is expected follows from system.md 2 to 7; trace contexts from the examples of W3C Trace Context,
+ * section 3.2.
+ */
+#include <check.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "call_priv.h"
+#include "loopback_engine.h"
+
+#define MAX_CALLS 16
+
+static char dir[64];
+static struct keel_rt *rt;
+static struct lb_state *state;
+static struct keel_arena *arena;
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static struct keel_rt *engine_new(char *err, size_t cap, const char *more)
+{
+    char data[80];
+    snprintf(data, sizeof data, "--data-dir=%s/data", dir);
+    char name[] = "test", redis[] = "--redis-url=", calls[] = "--max-calls=16", workers[] = "--workers", one[] = "1",
+         level[] = "--log-level=error", last[128];
+    snprintf(last, sizeof last, "%s", more != NULL ? more : "");
+    char *argv[] = {name, data, redis, calls, workers, one, level, last, NULL};
+    return keel_rt_new(&loopback_engine, more != NULL ? 8 : 7, argv, err, cap);
+}
+
+static void start(int hybrid)
+{
+    char err[256] = "";
+    setenv("ENABLE_HYBRID", hybrid ? "true" : "OFF", 1);
+    rt = engine_new(err, sizeof err, NULL);
+    ck_assert_msg(rt != NULL, "%s", err);
+    ck_assert_int_eq(keel_is_hybrid(rt), hybrid);
+    state = keel_state(rt);
+}
+
+static void setup(void)
+{
+    snprintf(dir, sizeof dir, "/tmp/keel-call-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    arena = keel_arena_new(65536);
+}
+
+static void teardown(void)
+{
+    keel_rt_free(rt);
+    rt = NULL;
+    keel_arena_free(arena);
+    nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Turns the loop until cond; a bound turns a hang into a failure. */
+#define TURN_UNTIL(cond)                                                                                               \
+    do {                                                                                                               \
+        int64_t turn_end_ = keel_mono_ns() + 5000000000;                                                               \
+        while (!(cond)) {                                                                                              \
+            ck_assert_msg(keel_mono_ns() < turn_end_, "never: " #cond);                                                \
+            uv_run(rt->loop, UV_RUN_ONCE);                                                                             \
+        }                                                                                                              \
+    } while (0)
+
+/* The timer row of the engine holds a slot now and then. */
+static void expect_all_slots(void)
+{
+    TURN_UNTIL(keel_call_slots(rt) == MAX_CALLS);
+}
+
+/* ---- a client that waits beside others ---- */
+
+struct client {
+    struct keel_request rq;
+    struct keel_route route;
+    const char *limit_ms, *traceparent, *body;
+    int done, http, order;
+    int64_t done_ns;
+    char headers[512], type[64];
+};
+static int n_done;
+
+static const char *header_of(void *ctx, const char *name)
+{
+    const struct client *c = ctx;
+    if (strcmp(name, "X-Deadline-Ms") == 0)
+        return c->limit_ms;
+    return strcmp(name, "traceparent") == 0 ? c->traceparent : NULL;
+}
+
+static void on_answer(void *ctx, const struct keel_answer *ans)
+{
+    struct client *c = ctx;
+    size_t len = 0;
+    c->done++;
+    c->order = ++n_done;
+    c->http = ans->http;
+    c->done_ns = keel_mono_ns();
+    c->body = keel_arena_strndup(arena, ans->body, ans->len);
+    snprintf(c->type, sizeof c->type, "%s", ans->type);
+    for (size_t i = 0; i < ans->n_headers; i++)
+        len += (size_t)snprintf(c->headers + len, sizeof c->headers - len, "%s: %s\n", ans->headers[i].name,
+                                ans->headers[i].value);
+}
+
+static void ask(struct client *c, const char *path, const char *body)
+{
+    ck_assert(keel_route_find(rt, arena, "POST", path, &c->route));
+    c->rq = (struct keel_request){.method = "POST", .path = path, .params = c->route.params,
+                                  .n_params = c->route.n_params, .body = body, .body_len = strlen(body),
+                                  .header = header_of, .ctx = c, .scope = KEEL_SCOPE_TRADE, .arrived_ns = keel_mono_ns()};
+    keel_call_http(rt, c->route.op, &c->rq, on_answer, c);
+}
+
+static bool has(const char *text, const char *part)
+{
+    return strstr(text, part) != NULL;
+}
+
+static uint64_t outcomes(const char *op, const char *outcome)
+{
+    struct keel_text t;
+    char row[160];
+    keel_text_init(&t, arena, 4096);
+    rt->guard->metrics(rt->guard_self, &t, "loopback");
+    snprintf(row, sizeof row, "op=\"%s\",outcome=\"%s\"} ", op, outcome);
+    const char *at = strstr(t.buf, row);
+    return at != NULL ? strtoull(at + strlen(row), NULL, 10) : 0;
+}
+
+/* ---- answers ---- */
+
+static const struct {
+    const char *why, *method, *path, *body;
+    int http;
+    const char *part; /* of the answer */
+} answer_case[] = {
+    {"inline", "GET", "/inline/ada?n=3", NULL, 200, "{\"name\":\"ada\",\"n\":3}"},
+    {"escaped path", "GET", "/inline/a%20b", NULL, 200, "\"name\":\"a b\""},
+    {"escaped query", "POST", "/post?name=a%2Bb+c", NULL, 200, "\"name\":\"a+b c\""},
+    {"body", "POST", "/post", "{\"name\":\"bob\"}", 200, "{\"name\":\"bob\",\"n\":0}"},
+    {"no such path", "GET", "/nowhere", NULL, 404, "\"code\":\"notfound\""},
+    {"no such method", "DELETE", "/post", NULL, 405, "\"code\":\"method\""},
+    {"broken JSON", "POST", "/post", "{\"name\":", 400, "\"code\":\"invalid_json\""},
+    {"no object", "POST", "/post", "[1]", 400, "\"code\":\"wrong_type\""},
+    {"bare array", "POST", "/bare", "[{\"word\":\"x\"}]", 200, "nobody"},
+    {"unknown member", "POST", "/post", "{\"nam\":\"x\"}", 400, "\"field\":\"nam\""},
+    {"unknown parameter", "GET", "/inline/ada?m=3", NULL, 400, "\"code\":\"unknown_field\""},
+    {"out of range", "GET", "/inline/ada?n=64", NULL, 400, "\"code\":\"out_of_range\""},
+    {"not a number", "GET", "/inline/ada?n=6x", NULL, 400, "\"field\":\"n\""},
+    {"path and body agree", "GET", "/inline/ada?name=ada", NULL, 200, "ada"},
+    {"path and query differ", "GET", "/inline/ada?name=bob", NULL, 400, "\"code\":\"mismatch\""},
+    {"takes nothing", "POST", "/nothing", "{\"a\":1}", 400, "\"field\":\"a\""},
+    {"takes nothing, empty object", "POST", "/nothing", "{}", 200, "{\"spawned_n\":0}"},
+    {"fails", "POST", "/post", "{\"name\":\"eve\",\"fail\":true}", 409,
+     "\"detail\":\"eve asked to fail\",\"code\":\"no_luck\",\"field\":\"fail\""},
+    {"fails with more", "POST", "/post", "{\"fail\":true}", 409, "\"denials\":[1,2]"},
+    {"work", "POST", "/work", "{\"n\":10}", 200, "{\"sum\":55}"},
+    {"work fails", "POST", "/work", "{\"n\":9}", 422, "\"detail\":\"the work failed\""},
+    {"sleep", "POST", "/sleep", "{\"sleep_ms\":3}", 200, "nobody"},
+};
+
+START_TEST(answers)
+{
+    start(1);
+    for (size_t i = 0; i < KEEL_COUNT(answer_case); i++) {
+        const char *body = "";
+        int http = keel_loopback(rt, answer_case[i].method, answer_case[i].path, answer_case[i].body, arena, &body);
+        const char *why = answer_case[i].why;
+        ck_assert_msg(http == answer_case[i].http && has(body, answer_case[i].part), "%s: %d %s", why, http, body);
+        ck_assert_msg(http < 400 || has(body, "\"type\":\"about:blank\",\"title\":"), "%s: %s", why, body);
+    }
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(too_big)
+{
+    char body[400], most[300];
+    const char *answer;
+    start(_i);
+    snprintf(body, sizeof body, "{\"name\":\"x\"%*s}", 256 - 12 + 1, "");
+    snprintf(most, sizeof most, "{\"name\":\"x\"%*s}", 256 - 12, "");
+    ck_assert_uint_eq(strlen(most), 256);
+    ck_assert_int_eq(keel_loopback(rt, "POST", "/post", most, arena, &answer), 200);
+    ck_assert_int_eq(keel_loopback(rt, "POST", "/post", body, arena, &answer), 413);
+    ck_assert(has(answer, "\"code\":\"toobig\""));
+}
+END_TEST
+
+START_TEST(headers)
+{
+    struct client ok = {.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"};
+    struct client bad = {0}, limit = {0};
+    start(_i);
+    ask(&ok, "/post", "{}");
+    ck_assert_int_eq(ok.http, 200);
+    ck_assert_str_eq(ok.type, "application/json");
+    ck_assert(has(ok.headers, "X-Trace-Id: 4bf92f3577b34da6a3ce929d0e0e4736\n"));
+    ck_assert(has(ok.headers, "Server-Timing: app;dur="));
+    ck_assert(has(ok.headers, "Cache-Control: no-store\n"));
+    ck_assert(has(ok.headers, "X-Content-Type-Options: nosniff\n"));
+    ck_assert(!has(ok.headers, "Retry-After"));
+    bad.traceparent = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
+    ask(&bad, "/post", "{\"fail\":true}");
+    ck_assert_str_eq(bad.type, "application/problem+json");
+    ck_assert(has(bad.body, "\"trace_id\":\""));
+    ck_assert(!has(bad.headers, "X-Trace-Id: 00000000000000000000000000000000"));
+    limit.limit_ms = "soon";
+    ask(&limit, "/post", "{}");
+    ck_assert_int_eq(limit.http, 400);
+    ck_assert(has(limit.body, "\"field\":\"X-Deadline-Ms\""));
+    expect_all_slots();
+}
+END_TEST
+
+static const struct { const char *text; bool ok; } trace_case[] = {
+    {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", true},
+    {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", true},
+    {"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-will-come", true},
+    {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more", false},
+    {"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.more", false},
+    {"ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false},
+    {"00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false},
+    {"00-00000000000000000000000000000000-00f067aa0ba902b7-01", false},
+    {"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false},
+    {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0", false},
+    {"00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false},
+    {"", false},
+};
+
+START_TEST(traceparent)
+{
+    char trace[33], flags[3];
+    ck_assert_int_eq(keel_traceparent_parse(trace_case[_i].text, trace, flags), trace_case[_i].ok);
+    if (trace_case[_i].ok)
+        ck_assert_str_eq(trace, "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+END_TEST
+
+/* ---- deadlines ---- */
+
+static const struct { const char *why, *path, *body, *code; bool parked; } deadline_case[] = {
+    {"running work", "/work", "{\"name\":\"forever\"}", "\"code\":\"timeout\"", false},
+    {"parked", "/park", "{}", "\"code\":\"timeout\"", true},
+    {"asleep", "/sleep", "{\"sleep_ms\":900}", "\"code\":\"timeout\"", false},
+};
+
+START_TEST(deadline)
+{
+    for (int guard = 0; guard < 2; guard++) {
+        struct client c = {.limit_ms = "20"};
+        start(guard);
+        int64_t t0 = keel_mono_ns();
+        ask(&c, deadline_case[_i].path, deadline_case[_i].body);
+        ck_assert_int_eq(c.done, 0);
+        TURN_UNTIL(c.done);
+        ck_assert_msg(c.http == 504 && has(c.body, deadline_case[_i].code), "%s: %d %s", deadline_case[_i].why, c.http,
+                      c.body);
+        ck_assert_int_ge(c.done_ns - t0, 20 * KEEL_MS);
+        ck_assert_int_lt(c.done_ns - t0, 2000 * KEEL_MS); /* generous: other things run on the machine */
+        if (deadline_case[_i].parked) { /* what held it comes back: it is gone, but its permit was kept for that */
+            ck_assert_ptr_nonnull(keel_call_of(rt, state->token[0]));
+            ck_assert(!keel_wake(rt, state->token[0], KEEL_OK));
+            ck_assert_ptr_null(keel_call_of(rt, state->token[0]));
+        }
+        expect_all_slots();
+        ck_assert_int_eq(c.done, 1);
+        ck_assert_int_eq(state->ended, 0);
+        const char *op = deadline_case[_i].path + 1;
+        ck_assert_uint_eq(outcomes(op, "slow") + outcomes(op, "timeout"), 1);
+        keel_rt_free(rt);
+    }
+    rt = NULL;
+}
+END_TEST
+
+START_TEST(abandoned_for_good)
+{
+    struct client c = {.limit_ms = "10"};
+    start(_i);
+    ask(&c, "/park", "{}");
+    expect_all_slots(); /* nobody wakes it: the slot comes back at four times the deadline */
+    ck_assert_int_ge(keel_mono_ns() - c.rq.arrived_ns, 40 * KEEL_MS);
+    ck_assert_uint_eq(outcomes("park", "timeout"), 1);
+    ck_assert(!keel_wake(rt, state->token[0], KEEL_OK));
+}
+END_TEST
+
+/* One worker: the second job waits for the first and never begins. */
+START_TEST(queued_work_is_cancelled)
+{
+    struct client first = {.limit_ms = "200"}, second = {.limit_ms = "20"};
+    start(_i);
+    ask(&first, "/work", "{\"name\":\"forever\"}");
+    ask(&second, "/work", "{\"n\":1}");
+    ck_assert_uint_eq(rt->load.queued, 1);
+    TURN_UNTIL(second.done);
+    ck_assert_int_eq(first.done, 0);
+    ck_assert_int_eq(second.http, 504);
+    ck_assert(has(second.body, "\"code\":\"cancelled\""));
+    ck_assert_uint_eq(rt->load.queued, 0);
+    ck_assert_uint_eq(outcomes("work", "cancelled"), 1);
+    TURN_UNTIL(first.done);
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(must_never_expires)
+{
+    struct client c = {.limit_ms = "20"};
+    start(_i);
+    ask(&c, "/must", "{\"name\":\"halt\"}");
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 202);
+    ck_assert(has(c.body, "\"status\":\"unknown\""));
+    ck_assert(keel_wake(rt, state->token[0], KEEL_OK));
+    TURN_UNTIL(state->ended == 1);
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- past the point of no return ---- */
+
+START_TEST(commit_in_time)
+{
+    struct client c = {0};
+    start(_i);
+    ask(&c, "/commit", "{\"name\":\"ada\"}");
+    ck_assert(keel_wake(rt, state->token[0], KEEL_OK));
+    ck_assert_int_eq(c.done, 0); /* not nested in the one that wakes */
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 200);
+    ck_assert_uint_eq(outcomes("commit", "ok"), 1);
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(commit_late)
+{
+    struct client c = {.limit_ms = "20"}, behind = {.limit_ms = "1000"};
+    start(_i);
+    ask(&c, "/commit", "{\"name\":\"ada\"}");
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 202);
+    ck_assert_str_eq(c.body, "{\"status\":\"unknown\",\"name\":\"ada\"}");
+    ask(&behind, "/keyed", "{\"name\":\"ada\",\"n\":1}"); /* the key is still held */
+    ck_assert_uint_eq(state->n_order, 0);
+    struct keel_call *call = keel_call_of(rt, state->token[0]);
+    ck_assert_ptr_nonnull(call);
+    ck_assert(keel_client_gone(call));
+    ck_assert_int_gt(keel_left_ns(call), 1000 * KEEL_MS); /* the remaining steps have a budget of their own */
+    ck_assert(keel_wake(rt, state->token[0], KEEL_OK));
+    TURN_UNTIL(state->n_order == 1);
+    ck_assert_int_eq(state->ended, 1);
+    ck_assert_int_eq(c.done, 1);
+    keel_wake(rt, state->token[1], KEEL_OK);
+    TURN_UNTIL(behind.done);
+    ck_assert_int_eq(behind.http, 200);
+    expect_all_slots();
+}
+END_TEST
+
+/* The answer is written while the worker has the arena. */
+START_TEST(commit_late_beside_work)
+{
+    struct client c = {.limit_ms = "20"};
+    start(_i);
+    ask(&c, "/commit-work", "{\"name\":\"forever\"}");
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 202);
+    ck_assert(has(c.body, "forever"));
+    ck_assert_int_eq(state->ended, 0); /* not abandoned: it is not even told to stop */
+    keel_rt_free(rt);
+    rt = NULL;
+}
+END_TEST
+
+START_TEST(failed_wait)
+{
+    struct client c = {0};
+    start(_i);
+    ask(&c, "/park", "{}");
+    ck_assert(keel_wake(rt, state->token[0], KEEL_UNAVAILABLE));
+    ck_assert(!keel_wake(rt, state->token[0], KEEL_OK));
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 503);
+    ck_assert(has(c.headers, "Retry-After: 1\n"));
+    ck_assert(has(c.body, "the wait failed"));
+    ck_assert_uint_eq(outcomes("park", "rejected"), 1);
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- keys ---- */
+
+START_TEST(one_at_a_time)
+{
+    static const int expected[] = {0, 5, 1, 3, 4};
+    struct client same[5] = {0}, other = {0};
+    char body[64];
+    start(_i);
+    same[2].limit_ms = "20"; /* leaves the middle of the queue without having run */
+    for (int i = 0; i < 5; i++) {
+        snprintf(body, sizeof body, "{\"name\":\"ada\",\"n\":%d}", i);
+        ask(&same[i], "/keyed", keel_arena_strdup(arena, body));
+    }
+    ask(&other, "/keyed", "{\"name\":\"bob\",\"n\":5}");
+    TURN_UNTIL(same[2].done);
+    ck_assert_int_eq(same[2].http, 504);
+    ck_assert(has(same[2].body, "\"code\":\"cancelled\""));
+    keel_wake(rt, state->token[5], KEEL_OK);
+    for (size_t i = 0; i < 5; i++) {
+        int n = expected[i];
+        TURN_UNTIL(state->n_order > i);
+        if (n == 5)
+            continue;
+        ck_assert_uint_eq(state->n_order, i == 0 ? 2 : i + 1); /* the next one has not begun */
+        ck_assert(keel_wake(rt, state->token[n], KEEL_OK));
+    }
+    TURN_UNTIL(same[4].done && other.done);
+    ck_assert_mem_eq(state->order, expected, sizeof expected);
+    ck_assert(same[0].order < same[1].order && same[1].order < same[3].order && same[3].order < same[4].order);
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- spawn and records ---- */
+
+struct settled { int n; enum keel_status st; char problem[128]; };
+
+static void on_settled(void *ctx, struct keel_call *c, enum keel_status st)
+{
+    struct settled *s = ctx;
+    s->n++;
+    s->st = st;
+    snprintf(s->problem, sizeof s->problem, "%s", keel_call_problem(c));
+}
+
+static const struct keel_op *op_of(const char *id)
+{
+    const struct keel_op *op = keel_op_find(rt, id);
+    ck_assert_ptr_nonnull(op);
+    return op;
+}
+
+START_TEST(spawn_copies)
+{
+    const struct keel_header h = {.topic = "marketdata.quote", .seq = 9, .ts_init = 5000, .ts_recv = 77,
+                                  .traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"};
+    static const char quote[] =
+        "{\"symbol\":\"BTCUSDT\",\"bid\":\"1\",\"bid_size\":\"1\",\"ask\":\"2\",\"ask_size\":\"1\"}";
+    struct settled s = {0};
+    start(_i);
+    keel_call_record(rt, op_of("record"), &h, quote, strlen(quote), on_settled, &s);
+    ck_assert_int_eq(s.n, 1);
+    ck_assert_int_eq(s.st, KEEL_OK);
+    ck_assert_int_eq(state->spawned_n, 0); /* soon, not nested */
+    TURN_UNTIL(state->spawned_n == 7);
+    ck_assert_str_eq(state->spawned_name, "child/deep");
+    ck_assert_str_eq(state->spawned_trace, h.traceparent);
+    ck_assert_int_eq(state->spawned_ts_recv, 77);
+    ck_assert_int_ge(keel_session_ns(rt), 5000);
+    ck_assert_int_lt(keel_session_ns(rt), 5000 + 60000 * KEEL_MS); /* the record's, plus what has passed since */
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(record_fails)
+{
+    const struct keel_header h = {.topic = "x"};
+    struct settled bad = {0}, late = {0};
+    start(_i);
+    keel_call_record(rt, op_of("post"), &h, "{\"n\":99}", 8, on_settled, &bad);
+    ck_assert_int_eq(bad.st, KEEL_INVALID);
+    ck_assert_msg(has(bad.problem, "out_of_range: ") && has(bad.problem, "n"), "%s", bad.problem);
+    keel_call_record(rt, op_of("keyed"), &h, "{\"n\":1}", 7, on_settled, &late);
+    ck_assert_int_eq(late.n, 0);
+    keel_wake(rt, state->token[1], KEEL_UPSTREAM);
+    TURN_UNTIL(late.n == 1);
+    ck_assert_int_eq(late.st, KEEL_UPSTREAM);
+    ck_assert_uint_eq(outcomes("keyed", "failure"), 1);
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- bounds ---- */
+
+START_TEST(slots_are_bounded)
+{
+    struct client c[MAX_CALLS] = {0}, more = {0};
+    struct settled record = {0};
+    const struct keel_header h = {.topic = "x"};
+    const char *answer;
+    char body[32];
+    start(_i);
+    keel_timers_stop(rt);
+    for (int i = 0; i < MAX_CALLS; i++) {
+        snprintf(body, sizeof body, "{\"n\":%d}", i);
+        ask(&c[i], "/park", keel_arena_strdup(arena, body));
+    }
+    ck_assert_uint_eq(keel_call_slots(rt), 0);
+    ck_assert_uint_eq(rt->load.in_flight, MAX_CALLS);
+    ask(&more, "/post", "{}");
+    ck_assert_int_eq(more.http, 503);
+    ck_assert(has(more.headers, "Retry-After: 1\n"));
+    keel_call_record(rt, op_of("post"), &h, "{}", 2, on_settled, &record);
+    ck_assert_int_eq(record.st, KEEL_SHED);
+    ck_assert_int_eq(keel_loopback(rt, "GET", "/health", NULL, arena, &answer), 200);
+    for (int i = 0; i < MAX_CALLS; i++)
+        ck_assert(keel_wake(rt, state->token[i], KEEL_OK));
+    expect_all_slots();
+    for (int i = 0; i < MAX_CALLS; i++)
+        ck_assert_int_eq(c[i].http, 200);
+}
+END_TEST
+
+START_TEST(draining)
+{
+    struct client c = {0}, parked = {0}, committed = {0};
+    start(_i);
+    ask(&parked, "/park", "{}");
+    ask(&committed, "/commit", "{\"n\":1}");
+    rt->draining = true;
+    ask(&c, "/post", "{}");
+    ck_assert_int_eq(c.http, 503);
+    ck_assert(has(c.body, "\"code\":\"draining\""));
+    keel_calls_abort(rt);
+    ck_assert_int_eq(parked.http, 503);
+    ck_assert_int_eq(committed.http, 202);
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- timers ---- */
+
+START_TEST(timer_never_overlaps)
+{
+    start(_i);
+    TURN_UNTIL(state->ticks >= 4);
+    ck_assert_int_eq(state->worst_tick, 1);
+}
+END_TEST
+
+/* ---- jobs ---- */
+
+static const char *job_path(const char *body)
+{
+    const char *at = strstr(body, "\"job_id\":\"");
+    ck_assert_ptr_nonnull(at);
+    at += strlen("\"job_id\":\"");
+    return keel_arena_printf(arena, "/jobs/%.*s", (int)strcspn(at, "\""), at);
+}
+
+START_TEST(job_runs)
+{
+    const char *answer = "";
+    struct client c = {0};
+    start(_i);
+    ask(&c, "/long", "{\"n\":4}");
+    ck_assert_int_eq(c.http, 202);
+    const char *path = job_path(c.body);
+    ck_assert(has(c.headers, keel_arena_printf(arena, "Location: %s\n", path)));
+    ck_assert(has(c.body, "\"status\":\"running\""));
+    for (int i = 0; i < 1000 && !has(answer, "\"status\":\"done\""); i++) {
+        ck_assert_int_eq(keel_loopback(rt, "GET", path, NULL, arena, &answer), 200);
+        uv_run(rt->loop, UV_RUN_ONCE);
+    }
+    ck_assert_msg(has(answer, "\"result\":{\"sum\":10}"), "%s", answer);
+    ck_assert_int_eq(keel_loopback(rt, "DELETE", path, NULL, arena, &answer), 200);
+    ck_assert_int_eq(keel_loopback(rt, "GET", path, NULL, arena, &answer), 404);
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(job_is_cancelled)
+{
+    const char *answer = "";
+    struct client running = {0}, queued = {0};
+    start(_i);
+    ask(&running, "/long", "{\"name\":\"forever\"}");
+    ask(&queued, "/long", "{\"n\":4}");
+    const char *first = job_path(running.body), *second = job_path(queued.body);
+    ck_assert_int_eq(keel_loopback(rt, "DELETE", second, NULL, arena, &answer), 200);
+    ck_assert(has(answer, "\"status\":\"cancelled\""));
+    ck_assert_int_eq(keel_loopback(rt, "DELETE", first, NULL, arena, &answer), 200);
+    expect_all_slots();
+    keel_loopback(rt, "GET", first, NULL, arena, &answer);
+    ck_assert_msg(has(answer, "\"status\":\"cancelled\"") && has(answer, "cancelled by its caller"), "%s", answer);
+}
+END_TEST
+
+START_TEST(job_is_interrupted)
+{
+    const char *answer = "";
+    struct client c = {0};
+    start(_i);
+    ask(&c, "/long", "{\"name\":\"forever\"}");
+    const char *path = job_path(c.body);
+    keel_rt_free(rt);
+    start(_i);
+    ck_assert_int_eq(keel_loopback(rt, "GET", path, NULL, arena, &answer), 200);
+    ck_assert_msg(has(answer, "\"status\":\"interrupted\",\"progress\":null"), "%s", answer);
+}
+END_TEST
+
+/* ---- sources ---- */
+
+static const struct { const char *why; int64_t n, step_ns, fail_at; double speed; enum keel_status end; int64_t items; }
+source_case[] = {
+    {"all at once", 1050, 1000000, 0, 0, KEEL_OK, 1050},
+    {"exactly one batch", 100, 1, 0, 0, KEEL_OK, 100},
+    {"none", 0, 1, 0, 0, KEEL_OK, 0},
+    {"paced, 50 items in 25 ms", 50, 10000000, 0, 20, KEEL_OK, 50},
+    {"bad line", 500, 1, 131, 0, KEEL_INVALID, 130},
+    {"cannot be opened", -1, 1, 0, 0, KEEL_NOTFOUND, 0},
+};
+
+START_TEST(source_runs)
+{
+    struct lb_feed feed = {source_case[_i].n, 0, source_case[_i].step_ns, source_case[_i].fail_at};
+    double speed = source_case[_i].speed;
+    struct keel_source *source;
+    int64_t items = source_case[_i].items, t0 = keel_mono_ns();
+    start(1);
+    ck_assert_int_eq(keel_source_start(rt, "slice", &lb_feed_ops, &feed, NULL, speed, 1, &source), KEEL_OK);
+    TURN_UNTIL(state->last_slices == 1);
+    ck_assert_int_eq(state->items, items);
+    ck_assert_int_eq(state->item_sum, items * (items + 1) / 2);
+    ck_assert(state->in_order);
+    ck_assert_uint_le(state->most_items, 64);
+    ck_assert_int_eq(state->source_end, source_case[_i].end);
+    if (speed > 0) /* the last item is 490 ms of its own time after the first */
+        ck_assert_int_ge(keel_mono_ns() - t0, 24 * KEEL_MS);
+    TURN_UNTIL(keel_sources_idle(rt));
+    if (items > 0)
+        ck_assert_int_ge(keel_session_ns(rt), state->last_ts);
+    ck_assert_int_eq(state->last_slices, 1);
+    if (source_case[_i].n >= 0)
+        ck_assert_int_eq(feed.at, -1); /* closed */
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(source_is_stopped)
+{
+    struct lb_feed feed = {.n = 1000000000, .step_ns = 1};
+    struct keel_source *source;
+    start(_i);
+    ck_assert_int_eq(keel_source_start(rt, "slice", &lb_feed_ops, &feed, NULL, 0, 1, &source), KEEL_OK);
+    TURN_UNTIL(state->items > 500);
+    ck_assert(keel_sources_at_max(rt));
+    int64_t before = keel_session_ns(rt);
+    ck_assert_int_eq(keel_session_ns(rt), before); /* at most speed no time passes between records */
+    keel_source_stop(source);
+    TURN_UNTIL(keel_sources_idle(rt));
+    ck_assert_int_eq(state->last_slices, 1);
+    ck_assert_int_eq(state->source_end, KEEL_CANCELLED);
+    ck_assert_int_eq(state->item_sum, state->items * (state->items + 1) / 2);
+}
+END_TEST
+
+/* ---- start-up ---- */
+
+static const struct { const char *option, *why; } bad_option[] = {
+    {"--max-calls=3", "max_calls=3 (command line)"},
+    {"--max-calls=many", "max_calls=many"},
+    {"--no-such-thing=1", "no such option"},
+    {"--port", "a value is missing"},
+    {"stray", "an option begins with --"},
+    {"--config=/nonexistent/x.json", "config /nonexistent/x.json: "},
+    {"--http-host=0.0.0.0", "READ_TOKEN"},
+    {"--read-token-file=/nonexistent/token", "read_token_file: /nonexistent/token"},
+};
+
+START_TEST(bad_options)
+{
+    char err[256] = "";
+    rt = engine_new(err, sizeof err, bad_option[_i].option);
+    ck_assert_msg(rt == NULL, "%s was taken", bad_option[_i].option);
+    ck_assert_msg(has(err, bad_option[_i].why), "%s: %s", bad_option[_i].option, err);
+    ck_assert_msg(strchr(err, '\n') == NULL, "%s", err);
+}
+END_TEST
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    ck_assert_ptr_nonnull(f);
+    ck_assert(fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+START_TEST(precedence)
+{
+    char err[256] = "", path[96], option[112];
+    snprintf(path, sizeof path, "%s/c.json", dir);
+    snprintf(option, sizeof option, "--config=%s", path);
+    write_file(path, "{\"max_calls\":99,\"workers\":7,\"drain_ms\":17,\"idle_timeout_ms\":2222,"
+                     "\"priority_topics\":[\"a\",\"b\"]}");
+    setenv("DRAIN_MS", "18", 1);
+    setenv("BODY_TIMEOUT_MS", "", 1); /* as compose passes on what is not set */
+    setenv("RISK_URL", "http://risk:1", 1);
+    rt = engine_new(err, sizeof err, option);
+    ck_assert_msg(rt != NULL, "%s", err);
+    ck_assert_int_eq(rt->core->max_calls, MAX_CALLS);     /* command line over file */
+    ck_assert_int_eq(rt->core->drain_ms, 18);             /* environment over file */
+    ck_assert_int_eq(rt->core->idle_timeout_ms, 2222);    /* file over default */
+    ck_assert_int_eq(rt->core->body_timeout_ms, 10000);   /* default */
+    ck_assert_uint_eq(rt->core->n_priority_topics, 2);
+    ck_assert_str_eq(rt->core->priority_topics[1], "b");
+    ck_assert_str_eq(keel_peer_url(rt, "risk"), "http://risk:1");
+    ck_assert_str_eq(rt->producer, "hybrid-loopback-engine");
+    keel_rt_free(rt);
+    write_file(path, "{\"max_cals\":99}");
+    rt = engine_new(err, sizeof err, option);
+    ck_assert_ptr_null(rt);
+    ck_assert_msg(has(err, "max_cals: no such option"), "%s", err);
+}
+END_TEST
+
+static const struct { const char *text; int on; } hybrid_case[] = {
+    {"", 1},      {"TRUE", 1}, {"1", 1},  {"Yes", 1},  {"on", 1},    {"False", 0},
+    {"0", 0},     {"NO", 0},   {"off", 0}, {"maybe", -1}, {"2", -1},
+};
+
+START_TEST(hybrid_switch)
+{
+    char err[256] = "";
+    setenv("ENABLE_HYBRID", hybrid_case[_i].text, 1);
+    rt = engine_new(err, sizeof err, NULL);
+    if (hybrid_case[_i].on < 0) {
+        ck_assert_ptr_null(rt);
+        ck_assert_msg(has(err, "ENABLE_HYBRID="), "%s", err);
+    } else {
+        ck_assert_ptr_nonnull(rt);
+        ck_assert_int_eq(keel_is_hybrid(rt), hybrid_case[_i].on);
+        const char *answer;
+        int http = keel_loopback(rt, "GET", "/hybrid/circuit-breakers", NULL, arena, &answer);
+        ck_assert_int_eq(http, hybrid_case[_i].on ? 200 : 404);
+        ck_assert(hybrid_case[_i].on || has(answer, "ENABLE_HYBRID"));
+    }
+}
+END_TEST
+
+START_TEST(data_dir_is_locked)
+{
+    char err[256] = "", pid[32];
+    start(_i);
+    ck_assert_ptr_null(engine_new(err, sizeof err, NULL));
+    snprintf(pid, sizeof pid, "process %ld", (long)getpid());
+    ck_assert_msg(has(err, pid), "%s", err);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("call");
+    TCase *tc = tcase_create("call");
+    tcase_set_timeout(tc, 30);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, answers);
+    tcase_add_loop_test(tc, too_big, 0, 2);
+    tcase_add_loop_test(tc, headers, 0, 2);
+    tcase_add_loop_test(tc, traceparent, 0, (int)KEEL_COUNT(trace_case));
+    tcase_add_loop_test(tc, deadline, 0, (int)KEEL_COUNT(deadline_case));
+    tcase_add_loop_test(tc, abandoned_for_good, 0, 2);
+    tcase_add_loop_test(tc, queued_work_is_cancelled, 0, 2);
+    tcase_add_loop_test(tc, must_never_expires, 0, 2);
+    tcase_add_loop_test(tc, commit_in_time, 0, 2);
+    tcase_add_loop_test(tc, commit_late, 0, 2);
+    tcase_add_loop_test(tc, commit_late_beside_work, 0, 2);
+    tcase_add_loop_test(tc, failed_wait, 0, 2);
+    tcase_add_loop_test(tc, one_at_a_time, 0, 2);
+    tcase_add_loop_test(tc, spawn_copies, 0, 2);
+    tcase_add_loop_test(tc, record_fails, 0, 2);
+    tcase_add_loop_test(tc, slots_are_bounded, 0, 2);
+    tcase_add_loop_test(tc, draining, 0, 2);
+    tcase_add_loop_test(tc, timer_never_overlaps, 0, 2);
+    tcase_add_loop_test(tc, job_runs, 0, 2);
+    tcase_add_loop_test(tc, job_is_cancelled, 0, 2);
+    tcase_add_loop_test(tc, job_is_interrupted, 0, 2);
+    tcase_add_loop_test(tc, source_runs, 0, (int)KEEL_COUNT(source_case));
+    tcase_add_loop_test(tc, source_is_stopped, 0, 2);
+    tcase_add_loop_test(tc, bad_options, 0, (int)KEEL_COUNT(bad_option));
+    tcase_add_test(tc, precedence);
+    tcase_add_loop_test(tc, hybrid_switch, 0, (int)KEEL_COUNT(hybrid_case));
+    tcase_add_loop_test(tc, data_dir_is_locked, 0, 2);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}

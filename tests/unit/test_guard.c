@@ -1,0 +1,769 @@
+/*
+ * Both guards and the engine's own series, on synthetic ops and passed-in time: what is admitted, in
+ * which order jobs run, what breaker and tracker learn, and what the reports say.
+ */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "keel/arena.h"
+#include "keel/guard.h"
+#include "keel/text.h"
+#include "rt.h"
+
+#define MS INT64_C(1000000)
+#define SEC (1000 * MS)
+/* 2026-11-22T17:51:04Z: date -u -d @1795369864 */
+#define WALL_NS (INT64_C(1795369864) * SEC)
+
+static const struct keel_op ops[] = {
+    {.id = "check", .on = KEEL_POST("/check"), .level = KEEL_CRITICAL, .deadline_ms = 95},
+    {.id = "high", .on = KEEL_POST("/high"), .level = KEEL_HIGH},
+    {.id = "normal", .on = KEEL_GET("/normal"), .level = KEEL_NORMAL, .deadline_ms = 250},
+    {.id = "low", .on = KEEL_EVERY(1000), .level = KEEL_LOW, .deadline_ms = 100},
+    {.id = "fill", .on = KEEL_TOPIC("x.critical.fill", KEEL_SHARE), .level = KEEL_LOW, .flags = KEEL_MUST},
+    {.id = "health", .on = KEEL_GET("/health"), .level = KEEL_LOW, .flags = KEEL_PREBUILT},
+    {.id = "stream", .on = KEEL_WS("/ws"), .level = KEEL_NORMAL},
+};
+enum { CHECK, HIGH, NORMAL, LOW, FILL, HEALTH, STREAM, REDUCE_ONLY, PEER, N_TARGETS };
+
+static const struct keel_target_conf targets[N_TARGETS] = {
+    [CHECK] = {"check", &ops[CHECK], KEEL_CRITICAL, (uint64_t)(100 * MS)},
+    [HIGH] = {"high", &ops[HIGH], KEEL_HIGH, 0},
+    [NORMAL] = {"normal", &ops[NORMAL], KEEL_NORMAL, (uint64_t)(250 * MS)},
+    [LOW] = {"low", &ops[LOW], KEEL_LOW, (uint64_t)(100 * MS)},
+    [FILL] = {"fill", &ops[FILL], KEEL_LOW, (uint64_t)(100 * MS)},
+    [HEALTH] = {"health", &ops[HEALTH], KEEL_LOW, 0},
+    [STREAM] = {"stream", &ops[STREAM], KEEL_NORMAL, 0},
+    [REDUCE_ONLY] = {"check.reduce_only", &ops[CHECK], KEEL_CRITICAL, 0},
+    [PEER] = {"dep.peer.risk", NULL, KEEL_NORMAL, (uint64_t)(50 * MS)},
+};
+
+static const struct keel_engine engine = {
+    .name = "risk", .ops = ops, .n_ops = KEEL_COUNT(ops), .breaker = {3, 15000, 2, 10000},
+};
+static const struct keel_engine bare_engine = {.name = "bare", .ops = ops, .n_ops = KEEL_COUNT(ops)};
+
+static const struct keel_guard *guard;
+static void *self;
+static struct keel_load load;
+static struct keel_arena *arena;
+static struct { char target[64]; uint8_t from, to; const char *reason; } seen[32];
+static size_t n_seen;
+
+static void on_transition(void *ctx, const char *target, const struct keel_breaker_event *ev)
+{
+    ck_assert_ptr_eq(ctx, &load);
+    ck_assert_uint_lt(n_seen, KEEL_COUNT(seen));
+    snprintf(seen[n_seen].target, sizeof(seen[0].target), "%s", target);
+    seen[n_seen].from = ev->from;
+    seen[n_seen].to = ev->to;
+    seen[n_seen++].reason = ev->reason;
+}
+
+static void open_guard(const struct keel_guard *g, const struct keel_engine *e)
+{
+    struct keel_guard_env env = {e, targets, N_TARGETS, &load, 7, on_transition, &load};
+    guard = g;
+    memset(&load, 0, sizeof(load));
+    n_seen = 0;
+    arena = keel_arena_new(65536);
+    ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
+}
+
+static void close_guard(void)
+{
+    guard->close(self);
+    keel_arena_free(arena);
+}
+
+static void setup_plain(void)
+{
+    open_guard(&keel_guard_plain, &engine);
+}
+
+static void setup_hybrid(void)
+{
+    open_guard(&keel_guard_hybrid, &engine);
+}
+
+/* One whole call; returns what admit said. */
+static enum keel_status call(uint32_t target, enum keel_outcome o, int64_t latency_ns, int64_t now)
+{
+    struct keel_permit p;
+    struct keel_refusal why;
+    enum keel_status st = guard->admit(self, target, now, SEC, &p, &why);
+    if (st == KEEL_OK)
+        guard->settle(self, p, o, latency_ns, now + (latency_ns > 0 ? latency_ns : 0));
+    return st;
+}
+
+static void calls(int n, uint32_t target, enum keel_outcome o, int64_t latency_ns, int64_t now)
+{
+    for (int i = 0; i < n; i++)
+        ck_assert_int_eq(call(target, o, latency_ns, now), KEEL_OK);
+}
+
+/* ---- reading reports: "a.b.0.c" walks members and elements ---- */
+
+static const struct keel_jval *walk(const struct keel_jval *v, const char *path)
+{
+    char part[64];
+    while (*path != '\0' && v != NULL) {
+        size_t n = strcspn(path, ".");
+        snprintf(part, sizeof(part), "%.*s", (int)n, path);
+        path += n + (path[n] == '.');
+        if (v->type == KEEL_JARR) {
+            long i = strtol(part, NULL, 10);
+            for (v = v->child; v != NULL && i > 0; i--)
+                v = v->next;
+        } else {
+            v = keel_jget(v, part);
+        }
+    }
+    return v;
+}
+
+static const char *text_at(const struct keel_jval *v, const char *path)
+{
+    const struct keel_jval *at = walk(v, path);
+    ck_assert_msg(at != NULL, "no %s", path);
+    return at->type == KEEL_JNULL ? "null" : at->text;
+}
+
+typedef void report_fn(void *g, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
+
+static const struct keel_jval *report(report_fn *fn, bool array, int64_t now)
+{
+    struct keel_json w;
+    const struct keel_jval *v = NULL;
+    const char *why = "";
+    keel_json_init(&w, arena, 4096);
+    if (array)
+        keel_json_arr(&w, NULL);
+    else
+        keel_json_obj(&w, NULL);
+    fn(self, &w, now, WALL_NS);
+    keel_json_end(&w);
+    ck_assert(!w.bad);
+    const char *text = keel_json_text(&w);
+    ck_assert_msg(keel_json_parse(arena, text, strlen(text), &v, &why) == KEEL_OK, "%s in %s", why, text);
+    return v;
+}
+
+#define ck_report(v, path, want) ck_assert_str_eq(text_at(v, path), want)
+
+static const char *metrics(void)
+{
+    struct keel_text t;
+    keel_text_init(&t, arena, 4096);
+    guard->metrics(self, &t, "risk");
+    return t.buf;
+}
+
+/* ---- budgets ---- */
+
+static const struct { const struct keel_guard *g; const struct keel_engine *e; uint32_t op; int64_t want_ns; }
+    budget_case[] = {
+        {&keel_guard_plain, &engine, CHECK, 30 * SEC},
+        {&keel_guard_plain, &engine, HIGH, 30 * SEC},
+        {&keel_guard_plain, &engine, FILL, INT64_MAX},
+        {&keel_guard_hybrid, &engine, CHECK, 95 * MS},
+        {&keel_guard_hybrid, &engine, HIGH, 10 * SEC}, /* the row's call timeout */
+        {&keel_guard_hybrid, &engine, FILL, INT64_MAX},
+        {&keel_guard_hybrid, &bare_engine, HIGH, 30 * SEC},
+};
+
+START_TEST(budget)
+{
+    open_guard(budget_case[_i].g, budget_case[_i].e);
+    ck_assert_int_eq(guard->budget_ns(self, &ops[budget_case[_i].op]), budget_case[_i].want_ns);
+    close_guard();
+}
+END_TEST
+
+/* ---- admission ---- */
+
+static const struct { const char *why; struct keel_load load; int64_t left_ns; enum keel_status want[N_TARGETS]; }
+    admit_case[] = {
+#define W(c, h, n, l)                                                                                                  \
+    {[CHECK] = KEEL_##c, [HIGH] = KEEL_##h, [NORMAL] = KEEL_##n, [LOW] = KEEL_##l, [STREAM] = KEEL_##n}
+        {"no load", {0, 0, 0, 0}, SEC, W(OK, OK, OK, OK)},
+        {"lag 20 ms is borne", {20 * MS, 0, 0, 0}, SEC, W(OK, OK, OK, OK)},
+        {"lag 21 ms", {21 * MS, 0, 0, 0}, SEC, W(OK, OK, OK, SHED)},
+        {"lag 101 ms", {101 * MS, 0, 0, 0}, SEC, W(OK, OK, SHED, SHED)},
+        {"lag 501 ms", {501 * MS, 0, 0, 0}, SEC, W(OK, SHED, SHED, SHED)},
+        {"lag 2001 ms", {2001 * MS, 0, 0, 0}, SEC, W(SHED, SHED, SHED, SHED)},
+        {"queue 201 ms", {0, 201 * MS, 0, 0}, SEC, W(OK, OK, OK, SHED)},
+        {"queue 501 ms", {0, 501 * MS, 0, 0}, SEC, W(OK, OK, SHED, SHED)},
+        {"queue 2001 ms", {0, 2001 * MS, 0, 0}, SEC, W(OK, SHED, SHED, SHED)},
+        {"queue of an hour", {0, 3600 * SEC, 0, 0}, SEC, W(OK, SHED, SHED, SHED)},
+        {"deadline passed", {0, 0, 0, 0}, 0,
+         {[CHECK] = KEEL_CANCELLED, [HIGH] = KEEL_CANCELLED, [NORMAL] = KEEL_CANCELLED, [LOW] = KEEL_CANCELLED,
+          [STREAM] = KEEL_CANCELLED, [REDUCE_ONLY] = KEEL_CANCELLED, [PEER] = KEEL_CANCELLED}},
+#undef W
+};
+
+/* What must not be lost and what is prebuilt are always let in; steps inside a call are not shed. */
+START_TEST(admission)
+{
+    struct keel_permit p;
+    struct keel_refusal why = {0};
+    load = admit_case[_i].load;
+    for (uint32_t t = 0; t < N_TARGETS; t++) {
+        enum keel_status st = guard->admit(self, t, SEC, admit_case[_i].left_ns, &p, &why);
+        ck_assert_msg(st == admit_case[_i].want[t], "%s: %s is %s", admit_case[_i].why, targets[t].name,
+                      keel_status_name(st));
+        if (st == KEEL_OK) {
+            ck_assert_uint_eq(p.target, t);
+            guard->settle(self, p, KEEL_OUT_OK, 1000, SEC);
+        } else {
+            ck_assert_int_eq(why.status, st);
+            ck_assert_ptr_nonnull(why.reason);
+        }
+        if (st == KEEL_SHED)
+            ck_assert_int_eq(why.retry_after_ns, SEC);
+    }
+}
+END_TEST
+
+START_TEST(plain_admits_everything)
+{
+    struct keel_permit p;
+    struct keel_refusal why;
+    load = (struct keel_load){3600 * SEC, 3600 * SEC, 1000, 1000};
+    for (uint32_t t = 0; t < N_TARGETS; t++)
+        for (int i = 0; i < 100; i++) {
+            ck_assert_int_eq(guard->admit(self, t, SEC, -1, &p, &why), KEEL_OK);
+            guard->settle(self, p, KEEL_OUT_FAILURE, 1000, SEC);
+        }
+}
+END_TEST
+
+/* ---- breakers ---- */
+
+START_TEST(breaker_of_a_target)
+{
+    calls(3, CHECK, KEEL_OUT_FAILURE, MS, SEC);
+    struct keel_permit p;
+    struct keel_refusal why;
+    ck_assert_int_eq(guard->admit(self, CHECK, SEC + MS, SEC, &p, &why), KEEL_OPEN);
+    ck_assert_str_eq(why.reason, "circuit_open");
+    /* 15 s and up to a tenth of it, from when the third failure was settled */
+    ck_assert(why.retry_after_ns >= 15 * SEC && why.retry_after_ns <= 16500 * MS);
+    ck_assert_int_eq(call(HIGH, KEEL_OUT_OK, MS, SEC), KEEL_OK);
+    ck_assert_int_eq(call(REDUCE_ONLY, KEEL_OUT_OK, MS, SEC), KEEL_OK);
+    calls(2, CHECK, KEEL_OUT_OK, MS, 20 * SEC);
+    ck_assert_uint_eq(n_seen, 3);
+    ck_assert_str_eq(seen[0].target, "check");
+    ck_assert_str_eq(seen[0].reason, "consecutive_failures");
+    ck_assert_str_eq(seen[1].reason, "wait_over");
+    ck_assert_str_eq(seen[2].reason, "recovered");
+    ck_assert_uint_eq(seen[2].from, KEEL_HALF_OPEN);
+    ck_assert_uint_eq(seen[2].to, KEEL_CLOSED);
+}
+END_TEST
+
+static const struct { const char *why; uint32_t target; enum keel_outcome o; int64_t latency_ns; bool opens; }
+    slow_case[] = {
+        {"in time but over target", CHECK, KEEL_OUT_OK, 101 * MS, true},
+        {"exactly on target", CHECK, KEEL_OUT_OK, 100 * MS, false},
+        {"no target", HIGH, KEEL_OUT_OK, 3600 * SEC, false},
+        {"not measured", CHECK, KEEL_OUT_OK, -1, false},
+        {"late by its own work", HIGH, KEEL_OUT_SLOW, MS, true},
+        {"a slow client error is the client's", CHECK, KEEL_OUT_CLIENT, SEC, false},
+        {"a slow dependency", PEER, KEEL_OUT_OK, 51 * MS, true},
+};
+
+START_TEST(slow_answers)
+{
+    for (int i = 0; i < 19; i++)
+        ck_assert_int_eq(call(slow_case[_i].target, slow_case[_i].o, slow_case[_i].latency_ns, SEC), KEEL_OK);
+    ck_assert_uint_eq(n_seen, 0);
+    call(slow_case[_i].target, slow_case[_i].o, slow_case[_i].latency_ns, SEC);
+    ck_assert_msg(n_seen == (slow_case[_i].opens ? 1 : 0), "%s", slow_case[_i].why);
+    if (slow_case[_i].opens)
+        ck_assert_str_eq(seen[0].reason, "slow_rate");
+}
+END_TEST
+
+/* Its breaker opens, and everything still runs. */
+START_TEST(must_is_never_refused)
+{
+    calls(100, FILL, KEEL_OUT_FAILURE, MS, SEC);
+    ck_assert_uint_eq(n_seen, 1);
+    ck_assert_uint_eq(seen[0].to, KEEL_OPENED);
+    calls(20, FILL, KEEL_OUT_OK, MS, 100 * SEC);
+    ck_assert_str_eq(seen[n_seen - 1].reason, "recovered");
+    ck_assert_int_eq(guard->change(self, "fill", "force-open", 100 * SEC), KEEL_OK);
+    calls(20, FILL, KEEL_OUT_OK, MS, 100 * SEC);
+}
+END_TEST
+
+/* Prebuilt and WebSocket rows have none. */
+START_TEST(rows_without_breaker)
+{
+    calls(100, HEALTH, KEEL_OUT_FAILURE, MS, SEC);
+    calls(100, STREAM, KEEL_OUT_FAILURE, MS, SEC);
+    ck_assert_uint_eq(n_seen, 0);
+    ck_assert_int_eq(guard->change(self, "health", "reset", SEC), KEEL_NOTFOUND);
+    ck_assert_int_eq(guard->change(self, "stream", "reset", SEC), KEEL_NOTFOUND);
+}
+END_TEST
+
+static const struct { const char *target, *change; enum keel_status st; const char *reason; } change_case[] = {
+    {"check", "reset", KEEL_OK, "reset"},
+    {"check", "force-open", KEEL_OK, "forced"},
+    {"check", "disable", KEEL_OK, "disabled"},
+    {"check", "enable", KEEL_OK, NULL}, /* as it was */
+    {"check", "explode", KEEL_NOTFOUND, NULL},
+    {"check.reduce_only", "reset", KEEL_OK, "reset"},
+    {"dep.peer.risk", "force-open", KEEL_OK, "forced"},
+    {"nothing", "reset", KEEL_NOTFOUND, NULL},
+};
+
+START_TEST(change)
+{
+    ck_assert_int_eq(guard->change(self, change_case[_i].target, change_case[_i].change, SEC), change_case[_i].st);
+    ck_assert_uint_eq(n_seen, change_case[_i].reason != NULL ? 1 : 0);
+    if (change_case[_i].reason == NULL)
+        return;
+    ck_assert_str_eq(seen[0].target, change_case[_i].target);
+    ck_assert_str_eq(seen[0].reason, change_case[_i].reason);
+}
+END_TEST
+
+START_TEST(forced_open_and_back)
+{
+    struct keel_permit p;
+    struct keel_refusal why;
+    guard->change(self, "check", "force-open", SEC);
+    ck_assert_int_eq(guard->admit(self, CHECK, 1000 * SEC, SEC, &p, &why), KEEL_OPEN);
+    ck_assert_str_eq(why.reason, "forced_open");
+    guard->change(self, "check", "enable", 1000 * SEC);
+    calls(1, CHECK, KEEL_OUT_OK, MS, 1000 * SEC);
+}
+END_TEST
+
+/* ---- the queues ---- */
+
+static struct keel_job jobs[256];
+static struct keel_queue queue;
+static size_t n_jobs;
+
+static struct keel_job *push(enum keel_level lane, enum keel_level level, bool must)
+{
+    struct keel_job *j = &jobs[n_jobs];
+    *j = (struct keel_job){NULL, level, (int64_t)n_jobs, SEC, must};
+    n_jobs++;
+    if (queue.tail[lane] != NULL)
+        queue.tail[lane]->next = j;
+    else
+        queue.head[lane] = j;
+    queue.tail[lane] = j;
+    queue.n++;
+    return j;
+}
+
+static void fresh_queue(uint32_t threads)
+{
+    memset(&queue, 0, sizeof(queue));
+    memset(jobs, 0, sizeof(jobs));
+    n_jobs = 0;
+    queue.threads = threads;
+}
+
+/* Jobs are queued as the letters of `waiting` (c h n l, M: a low one that must run); each letter of `runs` is a job
+ * taken and finished at once, '-' that none may start. Already running: bulk and urgent. */
+static const struct {
+    const char *why;
+    uint32_t threads, bulk, urgent;
+    const char *waiting, *runs, *plain;
+} queue_case[] = {
+    {"nothing waits", 2, 0, 0, "", "-", "-"},
+    {"urgent first, whatever came first", 2, 0, 0, "lnhc", "chnl-", "lnhc-"},
+    {"arrival within a level", 2, 0, 0, "ncnc", "ccnn-", "ncnc-"},
+    {"no thread is free", 2, 1, 1, "c", "-", "-"},
+    {"the last thread is for urgent work", 2, 1, 0, "nnh", "h-", "nnh-"},
+    {"three threads, two of them bulk", 3, 2, 0, "lc", "c-", "lc-"},
+    {"three threads, one of them bulk", 3, 1, 0, "lc", "cl-", "lc-"},
+    {"one thread takes all", 1, 0, 0, "lc", "cl-", "lc-"},
+    {"what must run is urgent", 2, 1, 0, "nM", "M-", "nM-"},
+    {"bulk gets a turn after 16 urgent ones", 2, 0, 0, "nccccccccccccccccccc", "ccccccccccccccccnccc-", NULL},
+    {"low gets one after 16 normal ones", 2, 0, 0, "lnnnnnnnnnnnnnnnnnn", "nnnnnnnnnnnnnnnnlnn-", NULL},
+    {"high gets one after 16 critical ones", 2, 0, 0, "hcccccccccccccccccc", "cccccccccccccccchcc-", NULL},
+    {"no turn for bulk without a place", 2, 1, 0, "nccccccccccccccccccc", "ccccccccccccccccccc-", NULL},
+};
+
+static char letter(const struct keel_job *j)
+{
+    return j == NULL ? '-' : j->must ? 'M' : "chnl"[j->level];
+}
+
+static void check_order(const char *why, const char *waiting, const char *runs)
+{
+    for (const char *c = waiting; *c != '\0'; c++) {
+        enum keel_level level = *c == 'M' ? KEEL_LOW : (enum keel_level)(strchr("chnl", *c) - "chnl");
+        push(level, level, *c == 'M');
+    }
+    for (const char *c = runs; *c != '\0'; c++) {
+        struct keel_job *j = guard->next_job(self, &queue, 2 * SEC);
+        ck_assert_msg(letter(j) == *c, "%s: %c instead of %c at %d", why, letter(j), *c, (int)(c - runs));
+        ck_assert(j == NULL || j->next == NULL);
+    }
+}
+
+START_TEST(lanes)
+{
+    fresh_queue(queue_case[_i].threads);
+    queue.running_bulk = queue_case[_i].bulk;
+    queue.running = queue_case[_i].bulk + queue_case[_i].urgent;
+    check_order(queue_case[_i].why, queue_case[_i].waiting, queue_case[_i].runs);
+}
+END_TEST
+
+START_TEST(plain_lanes)
+{
+    if (queue_case[_i].plain == NULL)
+        return;
+    fresh_queue(queue_case[_i].threads);
+    queue.running_bulk = queue_case[_i].bulk;
+    queue.running = queue_case[_i].bulk + queue_case[_i].urgent;
+    check_order(queue_case[_i].why, queue_case[_i].waiting, queue_case[_i].plain);
+}
+END_TEST
+
+/* A random mix comes out whole: nothing is lost, doubled or reordered within its lane, and no bulk job waits for more
+ * than it was promised. */
+START_TEST(lanes_lose_nothing)
+{
+    uint64_t x = 42;
+    fresh_queue(2);
+    for (size_t i = 0; i < KEEL_COUNT(jobs); i++) {
+        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407); /* Knuth's MMIX */
+        enum keel_level level = (enum keel_level)(x >> 62);
+        push(level, level, false);
+    }
+    int64_t last[4] = {-1, -1, -1, -1};
+    size_t taken = 0, since[4] = {0};
+    for (struct keel_job *j; (j = guard->next_job(self, &queue, SEC)) != NULL; taken++) {
+        ck_assert_int_gt(j->queued_ns, last[j->level]);
+        last[j->level] = j->queued_ns;
+        since[j->level] = 0;
+        for (size_t lane = 0; lane < 4; lane++)
+            if (queue.head[lane] != NULL && lane != j->level)
+                ck_assert_uint_le(++since[lane], 16 + 3);
+    }
+    ck_assert_uint_eq(taken, KEEL_COUNT(jobs));
+    ck_assert_uint_eq(queue.n, 0);
+    for (size_t lane = 0; lane < 4; lane++)
+        ck_assert(queue.head[lane] == NULL && queue.tail[lane] == NULL);
+}
+END_TEST
+
+/* ---- reports ---- */
+
+START_TEST(plain_reports)
+{
+    calls(5, CHECK, KEEL_OUT_OK, MS, SEC);
+    calls(2, CHECK, KEEL_OUT_FAILURE, MS, SEC);
+    calls(1, HIGH, KEEL_OUT_TIMEOUT, MS, SEC);
+    calls(4, HIGH, KEEL_OUT_CLIENT, MS, SEC);
+    calls(9, HEALTH, KEEL_OUT_OK, MS, SEC);
+    calls(9, PEER, KEEL_OUT_FAILURE, MS, SEC);
+    guard->refused(self, HIGH, KEEL_OUT_CANCELLED);
+    const struct keel_jval *v = report(guard->health, false, 2 * SEC);
+    ck_report(v, "circuit_breaker.state", "disabled");
+    ck_report(v, "circuit_breaker.failure_count", "0");
+    ck_report(v, "circuit_breaker.last_failure_time", "null");
+    ck_report(v, "performance.operations.check.count", "7");
+    ck_report(v, "performance.operations.check.errors", "2");
+    ck_report(v, "performance.operations.high.count", "6");
+    ck_report(v, "performance.operations.high.errors", "1");
+    ck_report(v, "performance.overall.count", "13");
+    ck_report(v, "performance.overall.errors", "3");
+    ck_assert_ptr_null(walk(v, "performance.operations.health"));
+    ck_assert_ptr_nonnull(
+        strstr(metrics(), "keel_op_calls_total{engine=\"risk\",op=\"check\",outcome=\"failure\"} 2\n"));
+}
+END_TEST
+
+START_TEST(hybrid_health_fields)
+{
+    const struct keel_jval *v = report(guard->health, false, SEC);
+    ck_report(v, "circuit_breaker.state", "closed");
+    ck_report(v, "circuit_breaker.last_failure_time", "null");
+    ck_report(v, "performance.operations.check.within_target", "null");
+    calls(3, CHECK, KEEL_OUT_OK, 50 * MS, 10 * SEC);
+    calls(1, CHECK, KEEL_OUT_OK, 100 * MS + 1, 10 * SEC);
+    calls(3, PEER, KEEL_OUT_FAILURE, -1, 10 * SEC);
+    v = report(guard->health, false, 14 * SEC + 500 * MS);
+    ck_report(v, "circuit_breaker.state", "open");
+    ck_report(v, "circuit_breaker.failure_count", "3");
+    ck_report(v, "circuit_breaker.last_failure_time", "2026-11-22T17:50:59.500000000Z");
+    ck_report(v, "performance.operations.check.count", "4");
+    ck_report(v, "performance.operations.check.errors", "0");
+    ck_report(v, "performance.operations.check.target_us", "100000");
+    ck_report(v, "performance.operations.check.within_target", "0.75");
+    ck_report(v, "performance.operations.high.target_us", "null");
+    ck_report(v, "performance.overall.count", "4");
+    ck_assert_ptr_null(walk(v, "performance.operations.health"));
+}
+END_TEST
+
+START_TEST(hybrid_performance_fields)
+{
+    struct keel_permit held;
+    struct keel_refusal why;
+    calls(8, CHECK, KEEL_OUT_OK, MS, SEC);
+    calls(2, CHECK, KEEL_OUT_OK, 101 * MS, SEC);
+    calls(2, CHECK, KEEL_OUT_TIMEOUT, 200 * MS, SEC);
+    calls(1, CHECK, KEEL_OUT_CLIENT, MS, SEC);
+    calls(3, REDUCE_ONLY, KEEL_OUT_OK, MS, SEC);
+    guard->refused(self, CHECK, KEEL_OUT_CANCELLED);
+    guard->admit(self, CHECK, SEC, -1, &held, &why); /* too late: cancelled */
+    load.loop_lag_ns = 10 * SEC;
+    guard->admit(self, CHECK, SEC, SEC, &held, &why); /* shed */
+    load.loop_lag_ns = 0;
+    guard->change(self, "check", "force-open", SEC);
+    guard->admit(self, CHECK, SEC, SEC, &held, &why); /* refused by the breaker */
+    guard->change(self, "check", "enable", SEC);
+    ck_assert_int_eq(guard->admit(self, CHECK, SEC, SEC, &held, &why), KEEL_OK); /* and this one still runs */
+
+    const struct keel_jval *v = report(guard->performance, false, 30 * SEC);
+    ck_report(v, "operations.check.count", "17");
+    ck_report(v, "operations.check.outcomes.ok", "10");
+    ck_report(v, "operations.check.outcomes.slow", "0");
+    ck_report(v, "operations.check.outcomes.timeout", "2");
+    ck_report(v, "operations.check.outcomes.rejected", "2");
+    ck_report(v, "operations.check.outcomes.cancelled", "2");
+    ck_report(v, "operations.check.outcomes.client", "1");
+    ck_report(v, "operations.check.errors", "2");
+    ck_report(v, "operations.check.rejected", "1");
+    ck_report(v, "operations.check.shed", "1");
+    ck_report(v, "operations.check.timeouts", "2");
+    ck_report(v, "operations.check.in_flight", "1");
+    ck_report(v, "operations.check.all.count", "13");
+    ck_report(v, "operations.check.all.max_us", "200000");
+    ck_report(v, "operations.check.all.p50_us", "1015.807"); /* the bound of the bucket that holds 1 ms */
+    ck_report(v, "operations.check.all.p999_us", "200000");
+    ck_report(v, "operations.check.last_10s.count", "0");
+    ck_report(v, "operations.check.last_60s.count", "13");
+    ck_report(v, "operations.check.target_us", "100000");
+    ck_report(v, "operations.check.over_target", "4");
+    ck_assert_double_eq_tol(strtod(text_at(v, "operations.check.within_target"), NULL), 9.0 / 13, 1e-15);
+    ck_report(v, "overall.count", "17");
+    ck_report(v, "active_operations", "1");
+    ck_report(v, "total_metrics", "13");
+    ck_report(v, "performance_summary.check.total_operations", "17");
+    ck_report(v, "performance_summary.circuit_breaker_activations", "1");
+    ck_report(v, "performance_summary.fallback_usage", "3");
+    ck_report(v, "circuit_breaker_status.config.failure_threshold", "3");
+    ck_report(v, "circuit_breaker_status.config.recovery_timeout", "15");
+    ck_assert_double_eq_tol(strtod(text_at(v, "performance_summary.check.success_rate"), NULL), 1000.0 / 12, 1e-12);
+    /* names with a dot in them */
+    ck_assert_str_eq(keel_jget(walk(v, "fallbacks"), "check.reduce_only")->text, "3");
+    ck_assert_str_eq(text_at(keel_jget(walk(v, "dependencies"), "dep.peer.risk"), "count"), "0");
+    guard->settle(self, held, KEEL_OUT_OK, MS, 31 * SEC);
+    ck_report(report(guard->performance, false, 31 * SEC), "operations.check.in_flight", "0");
+}
+END_TEST
+
+START_TEST(hybrid_breakers_fields)
+{
+    calls(3, CHECK, KEEL_OUT_FAILURE, 0, SEC);
+    const struct keel_jval *v = report(guard->breakers, true, 2 * SEC);
+    ck_assert_uint_eq(v->len, N_TARGETS - 2); /* neither the prebuilt nor the WebSocket row */
+    ck_report(v, "0.name", "check");
+    ck_report(v, "0.state", "open");
+    ck_report(v, "0.mode", "normal");
+    ck_report(v, "0.consecutive_failures", "3");
+    ck_report(v, "0.failure_rate", "1");
+    ck_report(v, "0.slow_rate", "0");
+    ck_report(v, "0.window.size", "100");
+    ck_report(v, "0.window.calls", "3");
+    ck_report(v, "0.permits.limit", "2");
+    ck_report(v, "0.permits.in_use", "0");
+    ck_report(v, "0.last_failure_time", "2026-11-22T17:51:03.000000000Z");
+    ck_report(v, "0.transitions.0.from", "closed");
+    ck_report(v, "0.transitions.0.to", "open");
+    ck_report(v, "0.transitions.0.reason", "consecutive_failures");
+    ck_report(v, "0.transitions.0.at", "2026-11-22T17:51:03.000000000Z");
+    /* 15 s and at most a tenth after the failure */
+    ck_assert_str_ge(text_at(v, "0.next_probe"), "2026-11-22T17:51:18.000000000Z");
+    ck_assert_str_le(text_at(v, "0.next_probe"), "2026-11-22T17:51:19.500000000Z");
+    ck_report(v, "1.state", "closed");
+    ck_report(v, "1.next_probe", "null");
+
+    struct keel_permit held;
+    struct keel_refusal why;
+    ck_assert_int_eq(guard->admit(self, CHECK, 20 * SEC, SEC, &held, &why), KEEL_OK);
+    guard->change(self, "high", "disable", 20 * SEC);
+    guard->change(self, "normal", "force-open", 20 * SEC);
+    v = report(guard->breakers, true, 20 * SEC);
+    ck_report(v, "0.state", "half_open");
+    ck_report(v, "0.permits.in_use", "1");
+    ck_report(v, "0.next_probe", "null");
+    ck_report(v, "1.state", "disabled");
+    ck_report(v, "2.state", "forced_open");
+    ck_report(v, "2.mode", "forced_open");
+    ck_report(v, "2.next_probe", "null");
+}
+END_TEST
+
+/* Counts under each bound are those of the samples themselves, and nothing comes before its family's header. */
+START_TEST(hybrid_metrics_lines)
+{
+    uint64_t x = 1, sample[2000];
+    for (size_t i = 0; i < KEEL_COUNT(sample); i++) {
+        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        sample[i] = (x >> 20) % (UINT64_C(1) << (10 + i % 26));
+        call(HIGH, KEEL_OUT_OK, (int64_t)sample[i], SEC);
+    }
+    calls(2, CHECK, KEEL_OUT_OK, 150 * MS, SEC);
+    calls(3, PEER, KEEL_OUT_FAILURE, -1, SEC);
+    const char *text = metrics();
+    size_t bounds = 0;
+    static const char head[] = "keel_op_duration_seconds_bucket{engine=\"risk\",op=\"high\",le=\"";
+    for (const char *at = text; (at = strstr(at, head)) != NULL; bounds++) {
+        at += sizeof(head) - 1;
+        char *end = NULL;
+        double le = strtod(at, &end);
+        uint64_t below = 0, want = strtoull(end + 3, NULL, 10);
+        for (size_t i = 0; i < KEEL_COUNT(sample); i++)
+            below += (double)sample[i] <= le * 1e9 + 0.5;
+        ck_assert_msg(below == want, "le %.9f: %" PRIu64 " counted, %" PRIu64 " written", le, below, want);
+    }
+    ck_assert_uint_eq(bounds, 22);
+    static const char *const lines[] = {
+        "keel_op_calls_total{engine=\"risk\",op=\"high\",outcome=\"ok\"} 2000\n",
+        "keel_op_calls_total{engine=\"risk\",op=\"dep.peer.risk\",outcome=\"failure\"} 3\n",
+        "keel_op_duration_seconds_count{engine=\"risk\",op=\"high\"} 2000\n",
+        "keel_op_duration_seconds_sum{engine=\"risk\",op=\"check\"} 0.300000000\n",
+        "keel_op_over_target_total{engine=\"risk\",op=\"check\"} 2\n",
+        "keel_breaker_state{engine=\"risk\",target=\"check\"} 1\n",
+        "keel_breaker_state{engine=\"risk\",target=\"dep.peer.risk\"} 3\n",
+    };
+    for (size_t i = 0; i < KEEL_COUNT(lines); i++)
+        ck_assert_msg(strstr(text, lines[i]) != NULL, "no %s", lines[i]);
+    ck_assert(strstr(text, "# TYPE keel_op_duration_seconds histogram\n") < strstr(text, head));
+    ck_assert_ptr_null(strstr(text, "op=\"health\""));
+}
+END_TEST
+
+/* ---- series ---- */
+
+static void setup_arena(void)
+{
+    arena = keel_arena_new(65536);
+}
+
+static void teardown_arena(void)
+{
+    keel_arena_free(arena);
+}
+
+static void series_report(void *rt, struct keel_json *w, int64_t now_ns, int64_t wall_ns)
+{
+    (void)now_ns;
+    (void)wall_ns;
+    keel_series_json(rt, w);
+}
+
+START_TEST(series)
+{
+    struct keel_rt one = {.engine = &engine}, two = {.engine = &bare_engine};
+    for (int64_t i = 1; i <= 100; i++)
+        keel_observe(&one, "market_to_order", i * MS);
+    keel_observe(&one, "market_to_order", -5);
+    keel_gauge(&one, "books", 3);
+    keel_gauge(&one, "books", 2.5);
+    keel_gauge(&two, "books", 7);
+    self = &one;
+    const struct keel_jval *v = report(series_report, false, 0);
+    ck_assert_uint_eq(v->len, 2);
+    ck_report(v, "market_to_order.count", "101");
+    ck_report(v, "market_to_order.max_us", "100000");
+    ck_assert_double_eq_tol(strtod(text_at(v, "market_to_order.p50_us"), NULL), 50000, 0.032 * 50000);
+    ck_assert_double_eq_tol(strtod(text_at(v, "market_to_order.mean_us"), NULL), 5050e3 / 101, 1e-3);
+    ck_report(v, "books", "2.5");
+
+    struct keel_text t;
+    keel_text_init(&t, arena, 256);
+    keel_series_metrics(&one, &t);
+    ck_assert_ptr_nonnull(strstr(t.buf, "keel_market_to_order_duration_seconds_count{engine=\"risk\"} 101\n"));
+    ck_assert_ptr_nonnull(strstr(t.buf, "keel_books{engine=\"risk\"} 2.5\n"));
+
+    keel_series_close(&one);
+    ck_assert_uint_eq(report(series_report, false, 0)->len, 0);
+    self = &two;
+    ck_report(report(series_report, false, 0), "books", "7");
+    keel_series_close(&two);
+}
+END_TEST
+
+/* The table is bounded: what does not fit is left out, what was there goes on. */
+START_TEST(series_are_bounded)
+{
+    struct keel_rt rt = {.engine = &engine};
+    char name[32];
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof(name), "series_%d", i);
+        keel_gauge(&rt, name, i);
+        keel_observe(&rt, "one_too_many", i);
+    }
+    self = &rt;
+    const struct keel_jval *v = report(series_report, false, 0);
+    ck_assert_uint_eq(v->len, 64);
+    ck_report(v, "series_62", "62");
+    ck_report(v, "one_too_many.count", "100");
+    keel_series_close(&rt);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("guard");
+
+    TCase *both = tcase_create("both");
+    tcase_add_loop_test(both, budget, 0, KEEL_COUNT(budget_case));
+    suite_add_tcase(s, both);
+
+    TCase *plain = tcase_create("plain");
+    tcase_add_checked_fixture(plain, setup_plain, close_guard);
+    tcase_add_test(plain, plain_admits_everything);
+    tcase_add_loop_test(plain, plain_lanes, 0, KEEL_COUNT(queue_case));
+    tcase_add_test(plain, plain_reports);
+    suite_add_tcase(s, plain);
+
+    TCase *hybrid = tcase_create("hybrid");
+    tcase_add_checked_fixture(hybrid, setup_hybrid, close_guard);
+    tcase_add_loop_test(hybrid, admission, 0, KEEL_COUNT(admit_case));
+    tcase_add_test(hybrid, breaker_of_a_target);
+    tcase_add_loop_test(hybrid, slow_answers, 0, KEEL_COUNT(slow_case));
+    tcase_add_test(hybrid, must_is_never_refused);
+    tcase_add_test(hybrid, rows_without_breaker);
+    tcase_add_loop_test(hybrid, change, 0, KEEL_COUNT(change_case));
+    tcase_add_test(hybrid, forced_open_and_back);
+    tcase_add_loop_test(hybrid, lanes, 0, KEEL_COUNT(queue_case));
+    tcase_add_test(hybrid, lanes_lose_nothing);
+    tcase_add_test(hybrid, hybrid_health_fields);
+    tcase_add_test(hybrid, hybrid_performance_fields);
+    tcase_add_test(hybrid, hybrid_breakers_fields);
+    tcase_add_test(hybrid, hybrid_metrics_lines);
+    suite_add_tcase(s, hybrid);
+
+    TCase *own = tcase_create("series");
+    tcase_add_checked_fixture(own, setup_arena, teardown_arena);
+    tcase_add_test(own, series);
+    tcase_add_test(own, series_are_bounded);
+    suite_add_tcase(s, own);
+
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,408 @@
+/*
+ * The peer client against a server in the same loop whose manners the test chooses: answers, silence, a hang-up after
+ * the request was read. What matters most: nothing is sent twice, and the status says whether anything was sent.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "keel/clock.h"
+#include "rt.h"
+
+enum manner { ANSWER, ANSWER_AND_CLOSE, HANG_UP, SILENCE, HUGE_ANSWER, HALF_ANSWER };
+
+struct conn {
+    uv_tcp_t tcp;
+    uv_write_t write;
+    char in[8192];
+    size_t len;
+};
+
+static uv_loop_t loop;
+static uv_tcp_t listener;
+static struct keel_core_options core;
+static const struct keel_engine engine = {.name = "probe"};
+static struct keel_rt rt;
+static char base_url[64];
+
+/* The script of the server: the manner of the nth request, the last one for all that follow. */
+static const enum manner *script;
+static size_t n_script;
+static const char *answer_status, *answer_body;
+static size_t n_requests, n_connections;
+static char last[8192]; /* the last whole request */
+static char huge[9 << 20];
+
+/* What the client was told, in order. */
+static struct {
+    enum keel_status status;
+    int http;
+    char body[256];
+    size_t len;
+} told[8];
+static size_t n_told;
+
+/* ---- the server ---- */
+
+static void on_conn_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+static void on_written(uv_write_t *w, int status)
+{
+    struct conn *c = w->data;
+    (void)status;
+    if (!uv_is_closing((uv_handle_t *)&c->tcp))
+        uv_close((uv_handle_t *)&c->tcp, on_conn_closed);
+}
+
+static void on_written_kept(uv_write_t *w, int status)
+{
+    (void)w;
+    (void)status;
+}
+
+static void answer(struct conn *c, size_t claimed, const char *body, size_t len, bool close)
+{
+    static char head[256];
+    int n =
+        snprintf(head, sizeof head, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                 answer_status, claimed);
+    uv_buf_t bufs[2] = {uv_buf_init(head, (unsigned)n), uv_buf_init((char *)(uintptr_t)body, (unsigned)len)};
+    c->write.data = c;
+    uv_write(&c->write, (uv_stream_t *)&c->tcp, bufs, 2, close ? on_written : on_written_kept);
+}
+
+static void serve(struct conn *c)
+{
+    enum manner m = script[n_requests < n_script ? n_requests : n_script - 1];
+    snprintf(last, sizeof last, "%s", c->in);
+    n_requests++;
+    switch (m) {
+    case ANSWER:
+        answer(c, strlen(answer_body), answer_body, strlen(answer_body), false);
+        break;
+    case ANSWER_AND_CLOSE:
+        answer(c, strlen(answer_body), answer_body, strlen(answer_body), true);
+        break;
+    case HANG_UP:
+        uv_close((uv_handle_t *)&c->tcp, on_conn_closed);
+        break;
+    case SILENCE:
+        break;
+    case HUGE_ANSWER:
+        answer(c, sizeof huge, huge, sizeof huge, true);
+        break;
+    case HALF_ANSWER:
+        answer(c, 100, "{\"half\":", 8, true);
+        break;
+    }
+}
+
+/* Length of the request at the start of in, or 0 while it is not whole. */
+static size_t request_length(const struct conn *c)
+{
+    const char *end = strstr(c->in, "\r\n\r\n"), *at = strcasestr(c->in, "content-length:");
+    if (end == NULL)
+        return 0;
+    size_t body = at != NULL && at < end ? strtoul(at + 15, NULL, 10) : 0;
+    size_t whole = (size_t)(end - c->in) + 4 + body;
+    return c->len >= whole ? whole : 0;
+}
+
+static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
+{
+    struct conn *c = h->data;
+    (void)suggested;
+    *buf = uv_buf_init(c->in + c->len, (unsigned)(sizeof c->in - 1 - c->len));
+}
+
+static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
+{
+    struct conn *c = s->data;
+    (void)buf;
+    if (n < 0) {
+        if (!uv_is_closing((uv_handle_t *)s))
+            uv_close((uv_handle_t *)s, on_conn_closed);
+        return;
+    }
+    c->len += (size_t)n;
+    c->in[c->len] = '\0';
+    if (request_length(c) > 0) {
+        c->len = 0;
+        serve(c);
+    }
+}
+
+static void on_connection(uv_stream_t *server, int status)
+{
+    struct conn *c = calloc(1, sizeof *c);
+    ck_assert_int_eq(status, 0);
+    ck_assert_ptr_nonnull(c);
+    uv_tcp_init(&loop, &c->tcp);
+    c->tcp.data = c;
+    ck_assert_int_eq(uv_accept(server, (uv_stream_t *)&c->tcp), 0);
+    n_connections++;
+    uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read);
+}
+
+/* ---- set-up ---- */
+
+static void open_all(const enum manner *manners, size_t n)
+{
+    struct sockaddr_in addr;
+    int len = sizeof addr;
+    script = manners;
+    n_script = n;
+    answer_status = "200 OK";
+    answer_body = "{\"ok\":true}";
+    ck_assert_int_eq(uv_loop_init(&loop), 0);
+    uv_tcp_init(&loop, &listener);
+    uv_ip4_addr("127.0.0.1", 0, &addr);
+    ck_assert_int_eq(uv_tcp_bind(&listener, (const struct sockaddr *)&addr, 0), 0);
+    ck_assert_int_eq(uv_listen((uv_stream_t *)&listener, 16, on_connection), 0);
+    uv_tcp_getsockname(&listener, (struct sockaddr *)&addr, &len);
+    snprintf(base_url, sizeof base_url, "http://127.0.0.1:%d/", ntohs(addr.sin_port));
+    rt = (struct keel_rt){.engine = &engine, .loop = &loop, .core = &core};
+    static const char *const names[] = {"risk"};
+    static const char *const urls[] = {base_url};
+    ck_assert_int_eq(keel_peers_open(&rt, names, urls, 1), KEEL_OK);
+}
+
+static void close_walk(uv_handle_t *h, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(h))
+        uv_close(h, h == (uv_handle_t *)&listener ? NULL : on_conn_closed);
+}
+
+static void close_all(void)
+{
+    keel_peers_close(&rt);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    uv_walk(&loop, close_walk, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    ck_assert_int_eq(uv_loop_close(&loop), 0);
+}
+
+static void on_told(struct keel_rt *r, void *ctx, const struct keel_reply *reply)
+{
+    ck_assert_ptr_eq(r, &rt);
+    ck_assert_ptr_eq(ctx, told);
+    told[n_told].status = reply->status;
+    told[n_told].http = reply->http;
+    told[n_told].len = reply->len;
+    snprintf(told[n_told].body, sizeof told[0].body, "%s", reply->body);
+    n_told++;
+}
+
+static void fetch(const char *method, const char *body, int64_t budget_ms)
+{
+    struct keel_peer_req req = {.peer = "risk",
+                                .method = method,
+                                .path = "/risk/check",
+                                .body = body,
+                                .body_len = body != NULL ? strlen(body) : 0,
+                                .budget_ns = budget_ms * 1000000};
+    size_t before = n_told;
+    keel_peer_fetch(&rt, &req, INT64_MAX, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", on_told, told);
+    ck_assert_uint_eq(n_told, before); /* never before it returns */
+    while (n_told == before)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+/* ---- tests ---- */
+
+START_TEST(an_answer_and_its_headers)
+{
+    static const enum manner manners[] = {ANSWER};
+    open_all(manners, 1);
+    core.engine_token = "secret";
+    fetch("POST", "{\"a\":1}", 2000);
+    ck_assert_int_eq(told[0].status, KEEL_OK);
+    ck_assert_int_eq(told[0].http, 200);
+    ck_assert_str_eq(told[0].body, "{\"ok\":true}");
+    ck_assert_int_eq(strncmp(last, "POST /risk/check HTTP/1.1\r\n", 27), 0);
+    ck_assert_ptr_nonnull(strstr(last, "Authorization: Bearer secret\r\n"));
+    ck_assert_ptr_nonnull(strstr(last, "Content-Type: application/json\r\n"));
+    ck_assert_ptr_nonnull(strstr(last, "Content-Length: 7\r\n"));
+    ck_assert_ptr_nonnull(strstr(last, "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"));
+    ck_assert_ptr_nonnull(strstr(last, "X-Deadline-Ms: 2000\r\n"));
+    ck_assert_ptr_null(strcasestr(last, "expect:"));
+    ck_assert_ptr_nonnull(strstr(last, "\r\n\r\n{\"a\":1}"));
+    core.engine_token = "";
+    fetch("GET", NULL, 2000);
+    ck_assert_ptr_null(strcasestr(last, "authorization"));
+    ck_assert_ptr_null(strcasestr(last, "content-type"));
+    fetch("PUT", "{}", 2000);
+    ck_assert_int_eq(strncmp(last, "PUT /risk/check HTTP/1.1\r\n", 26), 0);
+    ck_assert_uint_eq(n_connections, 1); /* kept alive */
+    ck_assert_uint_eq(n_requests, 3);
+    close_all();
+}
+END_TEST
+
+START_TEST(an_error_answer_is_an_answer)
+{
+    static const enum manner manners[] = {ANSWER};
+    open_all(manners, 1);
+    answer_status = "422 Unprocessable";
+    answer_body = "{\"code\":\"risk_denied\"}";
+    fetch("POST", "{}", 2000);
+    ck_assert_int_eq(told[0].status, KEEL_OK);
+    ck_assert_int_eq(told[0].http, 422);
+    ck_assert_str_eq(told[0].body, "{\"code\":\"risk_denied\"}");
+    close_all();
+}
+END_TEST
+
+/* The server reads the second request on a kept connection and hangs up: an HTTP library would send it again. */
+static const struct {
+    const char *method, *body;
+} once_case[] = {
+    {"POST", "{\"order\":1}"}, {"PATCH", "{\"order\":1}"},
+    {"PUT", "{\"state\":1}"},  {"POST", NULL},
+    {"DELETE", NULL},          {"POST", ""},
+};
+
+START_TEST(nothing_is_sent_twice)
+{
+    static const enum manner manners[] = {ANSWER, HANG_UP, ANSWER};
+    open_all(manners, 3);
+    fetch("GET", NULL, 2000);
+    ck_assert_int_eq(told[0].status, KEEL_OK);
+    fetch(once_case[_i].method, once_case[_i].body, 2000);
+    ck_assert_uint_eq(n_requests, 2);
+    ck_assert_int_eq(told[1].status, KEEL_UPSTREAM);
+    ck_assert_uint_eq(told[1].len, 0);
+    fetch(once_case[_i].method, once_case[_i].body, 2000);
+    ck_assert_int_eq(told[2].status, KEEL_OK);
+    ck_assert_uint_eq(n_requests, 3);
+    close_all();
+}
+END_TEST
+
+START_TEST(a_connection_closed_while_idle_is_replaced)
+{
+    static const enum manner manners[] = {ANSWER_AND_CLOSE};
+    open_all(manners, 1);
+    for (size_t i = 0; i < 3; i++) {
+        fetch("POST", "{}", 2000);
+        ck_assert_int_eq(told[i].status, KEEL_OK);
+        uv_run(&loop, UV_RUN_NOWAIT);
+    }
+    ck_assert_uint_eq(n_requests, 3);
+    ck_assert_uint_eq(n_connections, 3);
+    close_all();
+}
+END_TEST
+
+START_TEST(silence_is_a_timeout)
+{
+    static const enum manner manners[] = {SILENCE};
+    open_all(manners, 1);
+    int64_t from = keel_mono_ns();
+    fetch("POST", "{}", 60);
+    int64_t took = keel_mono_ns() - from;
+    ck_assert_int_eq(told[0].status, KEEL_TIMEOUT);
+    ck_assert_int_ge(took, 50 * 1000000);
+    ck_assert_int_lt(took, 2000 * 1000000LL);
+    close_all();
+}
+END_TEST
+
+START_TEST(half_an_answer_is_none)
+{
+    static const enum manner manners[] = {HALF_ANSWER};
+    open_all(manners, 1);
+    fetch("POST", "{}", 2000);
+    ck_assert_int_eq(told[0].status, KEEL_UPSTREAM);
+    ck_assert_str_eq(told[0].body, "");
+    close_all();
+}
+END_TEST
+
+START_TEST(too_big_an_answer_is_none)
+{
+    static const enum manner manners[] = {HUGE_ANSWER};
+    open_all(manners, 1);
+    memset(huge, ' ', sizeof huge);
+    fetch("GET", NULL, 5000);
+    ck_assert_int_eq(told[0].status, KEEL_UPSTREAM);
+    ck_assert_uint_eq(told[0].len, 0);
+    close_all();
+}
+END_TEST
+
+START_TEST(nobody_listens)
+{
+    static const enum manner manners[] = {ANSWER};
+    open_all(manners, 1);
+    uv_close((uv_handle_t *)&listener, NULL);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    fetch("POST", "{}", 2000);
+    ck_assert_int_eq(told[0].status, KEEL_UNAVAILABLE);
+    struct keel_peer_req req = {.peer = "risk", .method = "GET", .path = "/"};
+    keel_peer_fetch(&rt, &req, keel_mono_ns() - 1, NULL, on_told, told); /* its deadline has passed */
+    req.peer = "nobody";
+    keel_peer_fetch(&rt, &req, INT64_MAX, NULL, on_told, told);
+    while (n_told < 3)
+        uv_run(&loop, UV_RUN_ONCE);
+    ck_assert_int_eq(told[1].status, KEEL_UNAVAILABLE);
+    ck_assert_int_eq(told[2].status, KEEL_UNAVAILABLE);
+    ck_assert_uint_eq(n_requests, 0);
+    close_all();
+}
+END_TEST
+
+START_TEST(closing_tells_who_waits)
+{
+    static const enum manner manners[] = {SILENCE};
+    open_all(manners, 1);
+    struct keel_peer_req req = {.peer = "risk", .method = "POST", .path = "/a", .body = "{}", .body_len = 2};
+    keel_peer_fetch(&rt, &req, INT64_MAX, NULL, on_told, told);
+    while (n_requests == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    keel_peer_fetch(&rt, &req, INT64_MAX, NULL, on_told, told);
+    close_all();
+    ck_assert_uint_eq(n_told, 2);
+    ck_assert_int_eq(told[0].status, KEEL_UNAVAILABLE); /* the younger: nothing had left */
+    ck_assert_int_eq(told[1].status, KEEL_UPSTREAM);
+}
+END_TEST
+
+START_TEST(addresses)
+{
+    static const enum manner manners[] = {ANSWER};
+    open_all(manners, 1);
+    ck_assert_str_eq(keel_peer_url(&rt, "risk"), base_url);
+    ck_assert_ptr_null(keel_peer_url(&rt, "nobody"));
+    close_all();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("peer");
+    TCase *tc = tcase_create("peer");
+    tcase_set_timeout(tc, 30);
+    tcase_add_test(tc, an_answer_and_its_headers);
+    tcase_add_test(tc, an_error_answer_is_an_answer);
+    tcase_add_loop_test(tc, nothing_is_sent_twice, 0, (int)KEEL_COUNT(once_case));
+    tcase_add_test(tc, a_connection_closed_while_idle_is_replaced);
+    tcase_add_test(tc, silence_is_a_timeout);
+    tcase_add_test(tc, half_an_answer_is_none);
+    tcase_add_test(tc, too_big_an_answer_is_none);
+    tcase_add_test(tc, nobody_listens);
+    tcase_add_test(tc, closing_tells_who_waits);
+    tcase_add_test(tc, addresses);
+    suite_add_tcase(s, tc);
+    SRunner *sr = srunner_create(s);
+    srunner_run_all(sr, CK_NORMAL);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed == 0 ? 0 : 1;
+}
