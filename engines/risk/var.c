@@ -1,0 +1,106 @@
+/* Value at risk: see var.h. */
+#include "var.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "keel/stats.h"
+
+static bool all_finite(const double *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+enum keel_status risk_var_historical(const double *x, size_t n, double confidence, struct keel_arena *a,
+                                     struct risk_var *out)
+{
+    double *sorted, q, last;
+    struct keel_sum sum = {0};
+    size_t k = 0;
+
+    if (n < 2 || !all_finite(x, n) || !(confidence > 0 && confidence < 1))
+        return KEEL_UNDEFINED;
+    sorted = keel_arena_array(a, n, sizeof *sorted);
+    memcpy(sorted, x, n * sizeof *sorted);
+    keel_sort_f64(sorted, n);
+    q = keel_quantile_sorted(sorted, n, 1 - confidence);
+    /* Where the quantile is one of the x, that one belongs to the tail, though rounding may put q a hair below it. */
+    last = (double)(n - 1) * (1 - confidence) + 1e-9;
+    for (; k < n && (sorted[k] <= q || (double)k <= last); k++)
+        keel_sum_add(&sum, sorted[k]);
+    *out = (struct risk_var){.var = -q, .es = -keel_sum_value(&sum) / (double)k};
+    return KEEL_OK;
+}
+
+enum keel_status risk_var_normal(double mean, double sd, double confidence, struct risk_var *out)
+{
+    double z;
+
+    if (!isfinite(mean) || !isfinite(sd) || sd < 0 || !(confidence > 0 && confidence < 1))
+        return KEEL_UNDEFINED;
+    z = keel_norm_inv(confidence);
+    *out = (struct risk_var){.var = z * sd - mean, .es = sd * keel_norm_pdf(z) / (1 - confidence) - mean};
+    return KEEL_OK;
+}
+
+enum keel_status risk_var_parametric(const double *x, size_t n, double confidence, struct risk_var *out)
+{
+    struct keel_moments m = {0};
+
+    if (n < 2 || !all_finite(x, n))
+        return KEEL_UNDEFINED;
+    for (size_t i = 0; i < n; i++)
+        keel_moments_add(&m, x[i]);
+    return risk_var_normal(m.mean, sqrt(keel_moments_var(&m)), confidence, out);
+}
+
+void risk_closes_add(struct risk_closes *c, int64_t ts, double close)
+{
+    uint32_t newest = (c->at + RISK_CLOSES - 1) % RISK_CLOSES;
+
+    if (!(close > 0) || (c->n > 0 && ts <= c->ts[newest]))
+        return;
+    c->ts[c->at] = ts;
+    c->close[c->at] = close;
+    c->at = (c->at + 1) % RISK_CLOSES;
+    if (c->n < RISK_CLOSES)
+        c->n++;
+}
+
+static uint32_t slot(const struct risk_closes *c, uint32_t i)
+{
+    return (c->at + RISK_CLOSES - c->n + i) % RISK_CLOSES;
+}
+
+size_t risk_profits(const struct risk_closes *const *closes, const double *value, size_t k, double *out)
+{
+    double profit[RISK_CLOSES] = {0};
+    bool missing[RISK_CLOSES] = {false};
+    uint32_t first = k > 0 ? closes[0]->n : 0;
+    size_t n = 0;
+
+    for (size_t s = 0; s < k; s++) {
+        const struct risk_closes *c = closes[s];
+        uint32_t at = 0;
+
+        for (uint32_t i = 1; i < first; i++) {
+            int64_t from = closes[0]->ts[slot(closes[0], i - 1)], to = closes[0]->ts[slot(closes[0], i)];
+
+            while (at < c->n && c->ts[slot(c, at)] < from)
+                at++;
+            /* Neighbours here too: a bar in between would make the return another one. */
+            if (at + 1 >= c->n || c->ts[slot(c, at)] != from || c->ts[slot(c, at + 1)] != to)
+                missing[i] = true;
+            else
+                profit[i] += value[s] * (c->close[slot(c, at + 1)] / c->close[slot(c, at)] - 1);
+        }
+    }
+    for (uint32_t i = 1; i < first; i++)
+        if (!missing[i])
+            out[n++] = profit[i];
+    return n;
+}
