@@ -1,0 +1,46 @@
+/* The factor engine's table. */
+#include "ops.h"
+
+static const struct keel_op factor_ops[] = {
+    {.id = "calculate", .on = KEEL_POST("/factors/calculate/{symbol}"), .level = KEEL_CRITICAL, .deadline_ms = 95,
+     .target_ms = 100, .scope = KEEL_SCOPE_READ, .takes = &factor_calculate_fields, .begin = api_calculate,
+     .flags = KEEL_BARE_ARRAY, .bare = "factor_ids", .help = "standardised exposures of a symbol within the universe"},
+    {.id = "results", .on = KEEL_GET("/factors/results/{symbol}"), .level = KEEL_HIGH, .deadline_ms = 95,
+     .takes = &factor_symbol_query_fields, .begin = api_results, .help = "all exposures of a symbol"},
+    {.id = "definitions", .on = KEEL_GET("/factors/definitions"), .level = KEEL_NORMAL, .deadline_ms = 100,
+     .begin = api_definitions, .help = "the factors there are, with formula, lookback and unit"},
+    {.id = "category", .on = KEEL_GET("/factors/categories/{category}"), .level = KEEL_NORMAL, .deadline_ms = 100,
+     .takes = &factor_category_query_fields, .begin = api_category, .help = "the factors of a category"},
+    {.id = "correlations", .on = KEEL_POST("/factors/correlations"), .level = KEEL_NORMAL, .deadline_ms = 250,
+     .scope = KEEL_SCOPE_READ, .takes = &factor_correlations_fields, .begin = api_correlations,
+     .flags = KEEL_BARE_ARRAY, .bare = "factor_ids", .help = "correlations of the exposures across the universe"},
+    {.id = "estimate", .on = KEEL_POST("/factors/model/estimate"), .level = KEEL_NORMAL, .deadline_ms = 500,
+     .scope = KEEL_SCOPE_TRADE, .max_body = 1 << 20, .takes = &factor_estimate_request_fields, .begin = api_estimate,
+     .work = factor_estimate_work, .end = api_estimate_end,
+     .help = "weighted cross-sectional regression of the last common bar's returns"},
+    {.id = "model", .on = KEEL_GET("/factors/model"), .level = KEEL_NORMAL, .deadline_ms = 100, .begin = api_model,
+     .help = "the model that was estimated last"},
+    {.id = "exposures", .on = KEEL_GET("/factors/exposures/{portfolio_id}"), .level = KEEL_NORMAL, .deadline_ms = 500,
+     .takes = &factor_portfolio_query_fields, .begin = api_exposures, .help = "exposures of a portfolio's positions"},
+    {.id = "attribution", .on = KEEL_GET("/factors/attribution/{portfolio_id}"), .level = KEEL_NORMAL,
+     .deadline_ms = 500, .takes = &factor_portfolio_query_fields, .begin = api_attribution,
+     .help = "the model's bar by factor and specific return, at the positions of now"},
+    {.id = "bar", .on = KEEL_TOPIC("marketdata.priority.bar", KEEL_EACH), .level = KEEL_HIGH, .deadline_ms = 1000,
+     .takes = &keel_bar_fields, .key = "symbol", .begin = bus_bar, .help = "updates a symbol's raw exposures"},
+    {.id = "publish", .on = KEEL_EVERY(1000), .level = KEEL_HIGH, .deadline_ms = 1000, .begin = timer_publish,
+     .help = "publishes the cross-section when a bar came"},
+};
+
+const struct keel_engine factor_engine = {
+    .name = "factor",
+    .title = "Cross-sectional factor model",
+    .port = 8300,
+    .ops = factor_ops,
+    .n_ops = KEEL_COUNT(factor_ops),
+    .options = &factor_options_fields,
+    .publishes = (const char *const[]){"factor.priority.exposures", "factor.critical.breaker", NULL},
+    .peers = (const char *const[]){"portfolio", NULL},
+    .state_size = sizeof(struct factor_state),
+    .open = factor_open,
+    .close = factor_close,
+};
