@@ -1,0 +1,247 @@
+/*
+ * Two small engines for the tests of the bus, in the places of strategy (publishes) and portfolio (applies).
+ *
+ *   bus_peer strategy ...   POST /emit {count, first, portfolios}: durable fills, one transaction each, and memory signals;
+ *                           POST /flood {count}: a source of that many signals, as fast as it may
+ *   bus_peer portfolio ...  every fill becomes a row of the table got, in the transaction that holds its mark; the rows have
+ *                           no key, so that a fill applied twice is two rows
+ *
+ * A fill whose price is 13 is refused as its sender's fault, one at 14 ends the process while it is in hand. POST /hold makes
+ * everything fail as our own fault, POST /fail {commits} the next commits.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "keel/call.h"
+#include "keel/contract.h"
+#include "keel/source.h"
+#include "keel/store.h"
+
+#define EMIT(X, S)                                                                                                     \
+    X(S, I64, count, "1", 1, 100000, "", "fills")                                                                      \
+    X(S, I64, first, "1", 1, 0, "", "number of the first")                                                             \
+    X(S, I64, portfolios, "1", 1, 100, "", "keys to spread them over")                                                 \
+    X(S, DEC, price, "100", 0, 0, "price", "of each")                                                                  \
+    X(S, I64, signals, "0", 0, 100000, "", "memory records besides")
+KEEL_RECORD(emit, EMIT);
+KEEL_RECORD_TABLE(emit, EMIT);
+
+#define HOLD(X, S) X(S, BOOL, on, NULL, 0, 0, "", "fail every fill as unavailable")
+KEEL_RECORD(hold, HOLD);
+KEEL_RECORD_TABLE(hold, HOLD);
+
+#define FAIL(X, S) X(S, I64, commits, NULL, 0, 1000, "", "how many fail")
+KEEL_RECORD(fail, FAIL);
+KEEL_RECORD_TABLE(fail, FAIL);
+
+static enum keel_status fail_begin(struct keel_call *c)
+{
+    const struct fail *arg = c->arg;
+    keel_store_fail_next(keel_store(c->rt), (int)arg->commits);
+    keel_json_obj(&c->out, NULL);
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
+static const char schema[] =
+    "CREATE TABLE IF NOT EXISTS sent(fill_no INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS got(at INTEGER PRIMARY KEY AUTOINCREMENT, portfolio TEXT, trade_id TEXT, fill_no INTEGER);";
+
+/* ---- the producer ---- */
+
+struct run { int64_t left, next; };
+
+static enum keel_status emit_one(struct keel_call *c)
+{
+    const struct emit *arg = c->arg;
+    struct run *run = c->ctx;
+    char trade[32], portfolio[32];
+    if (keel_wait_status(c) != KEEL_OK && run->left < arg->count)
+        return keel_wait_status(c);
+    if (run->left == 0) {
+        keel_json_obj(&c->out, NULL);
+        keel_json_i64(&c->out, "emitted", arg->count);
+        keel_json_end(&c->out);
+        return KEEL_OK;
+    }
+    struct keel_txn *t = NULL;
+    /* Many transactions at a time, as an engine under load has them; the call waits for the last of a batch. */
+    for (int i = 0; i < 32 && run->left > 0; i++, run->left--, run->next++) {
+        if (t != NULL)
+            keel_txn_commit(c->rt, t, NULL, NULL);
+        snprintf(trade, sizeof trade, "T-%lld", (long long)run->next);
+        snprintf(portfolio, sizeof portfolio, "p%lld", (long long)(run->next % arg->portfolios));
+        struct keel_fill fill = {
+            .trade_id = trade, .has_trade_id = true, .client_order_id = trade, .has_client_order_id = true,
+            .strategy_id = "manual", .has_strategy_id = true, .venue = "paper", .has_venue = true,
+            .portfolio_id = portfolio, .has_portfolio_id = true, .symbol = "BTCUSDT", .has_symbol = true,
+            .side = 0, .has_side = true, .quantity = KEEL_SCALE, .has_quantity = true, .price = arg->price,
+            .has_price = true, .fee = {.amount = 0, .has_amount = true, .currency = "USDT", .has_currency = true},
+            .has_fee = true, .fill_no = run->next, .has_fill_no = true, .ts_event = 1, .has_ts_event = true};
+        t = keel_txn_new(keel_store(c->rt));
+        keel_txn_exec(t, "INSERT INTO sent VALUES(?1)", "i", run->next);
+        keel_txn_publish(t, c, "strategy.critical.fill", portfolio, 1, 1, &fill);
+    }
+    return keel_await_store(c, t, emit_one);
+}
+
+static enum keel_status emit_signal(struct keel_call *c)
+{
+    struct keel_signal rec = {
+        .strategy_id = "manual", .has_strategy_id = true, .symbol = "BTCUSDT", .has_symbol = true, .has_side = true,
+        .quantity = KEEL_SCALE, .has_quantity = true, .reason = "test", .has_reason = true};
+    return keel_publish(c, "strategy.priority.signal", "BTCUSDT", 1, 1, &rec);
+}
+
+static enum keel_status emit_begin(struct keel_call *c)
+{
+    const struct emit *arg = c->arg;
+    struct run *run = keel_arena_alloc(c->arena, sizeof *run);
+    for (int64_t i = 0; i < arg->signals; i++) {
+        enum keel_status st = emit_signal(c);
+        if (st != KEEL_OK)
+            return st;
+    }
+    run->left = arg->count;
+    run->next = arg->first;
+    c->ctx = run;
+    return emit_one(c);
+}
+
+/* A source that has nothing but numbers. */
+struct flood_item { int64_t ts_init; };
+struct flood { int64_t left; };
+
+static enum keel_status flood_open(void *cfg, void **self, char *why, size_t cap)
+{
+    (void)why;
+    (void)cap;
+    *self = cfg;
+    return KEEL_OK;
+}
+
+static enum keel_status flood_next(void *self, struct keel_batch *b, const atomic_bool *stop, char *why, size_t cap)
+{
+    struct flood *f = self;
+    struct flood_item *item = b->items;
+    (void)stop;
+    (void)why;
+    (void)cap;
+    for (; f->left > 0 && b->n < b->cap; f->left--)
+        item[b->n++].ts_init = 1;
+    return KEEL_OK;
+}
+
+static void flood_close(void *self)
+{
+    (void)self;
+}
+
+static const struct keel_source_ops flood_ops = {.name = "flood", .item_size = sizeof(struct flood_item), .batch_cap = 4096,
+                                                 .open = flood_open, .next = flood_next, .close = flood_close};
+
+static enum keel_status flood_slice(struct keel_call *c)
+{
+    for (size_t i = 0; i < c->slice->n; i++) {
+        enum keel_status st = emit_signal(c);
+        if (st != KEEL_OK)
+            return st;
+    }
+    return KEEL_OK;
+}
+
+static enum keel_status flood_begin(struct keel_call *c)
+{
+    const struct emit *arg = c->arg;
+    struct flood *f = c->state;
+    struct keel_source *source;
+    f->left = arg->count;
+    enum keel_status st = keel_source_start(c->rt, "slice", &flood_ops, f, NULL, 0, 1, &source);
+    keel_json_obj(&c->out, NULL);
+    keel_json_end(&c->out);
+    return st;
+}
+
+static const struct keel_op strategy_ops[] = {
+    {.id = "emit", .on = KEEL_POST("/emit"), .level = KEEL_CRITICAL, .deadline_ms = 60000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &emit_fields, .begin = emit_begin, .flags = KEEL_MUST},
+    {.id = "flood", .on = KEEL_POST("/flood"), .level = KEEL_CRITICAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &emit_fields, .begin = flood_begin},
+    {.id = "slice", .on = KEEL_SOURCE, .level = KEEL_NORMAL, .deadline_ms = 1000, .begin = flood_slice},
+    {.id = "fail", .on = KEEL_POST("/fail"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &fail_fields, .begin = fail_begin},
+};
+static const char *const strategy_topics[] = {"strategy.critical.fill", "strategy.priority.signal", NULL};
+static const struct keel_engine strategy = {
+    .name = "strategy", .title = "test", .port = 8700, .ops = strategy_ops, .n_ops = KEEL_COUNT(strategy_ops),
+    .publishes = strategy_topics, .schema = schema, .state_size = sizeof(struct flood),
+};
+
+/* ---- the consumer ---- */
+
+struct state { bool hold; int64_t signals; };
+
+static enum keel_status fill_end(struct keel_call *c)
+{
+    return keel_wait_status(c);
+}
+
+static enum keel_status fill_begin(struct keel_call *c)
+{
+    const struct keel_fill *fill = c->arg;
+    const struct state *s = c->state;
+    if (fill->price == 13 * KEEL_SCALE)
+        return keel_fail(c, KEEL_INVALID, "13 is no price");
+    if (fill->price == 14 * KEEL_SCALE)
+        kill(getpid(), SIGKILL);
+    if (s->hold)
+        return keel_fail(c, KEEL_UNAVAILABLE, "held");
+    struct keel_txn *t = keel_txn_new(keel_store(c->rt));
+    keel_txn_exec(t, "INSERT INTO got(portfolio, trade_id, fill_no) VALUES(?1, ?2, ?3)", "ssi", fill->portfolio_id,
+                  fill->trade_id, fill->fill_no);
+    return keel_await_store(c, t, fill_end);
+}
+
+static enum keel_status signal_begin(struct keel_call *c)
+{
+    struct state *s = c->state;
+    if (s->hold)
+        return keel_fail(c, KEEL_UNAVAILABLE, "held");
+    s->signals++;
+    return KEEL_OK;
+}
+
+static enum keel_status hold_begin(struct keel_call *c)
+{
+    const struct hold *arg = c->arg;
+    struct state *s = c->state;
+    s->hold = arg->on;
+    keel_json_obj(&c->out, NULL);
+    keel_json_i64(&c->out, "signals", s->signals);
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
+static const struct keel_op portfolio_ops[] = {
+    {.id = "fill", .on = KEEL_TOPIC("strategy.critical.fill", KEEL_SHARE), .level = KEEL_CRITICAL,
+     .takes = &keel_fill_fields, .key = "portfolio_id", .begin = fill_begin, .flags = KEEL_MUST},
+    {.id = "signal", .on = KEEL_TOPIC("strategy.priority.signal", KEEL_EACH), .level = KEEL_HIGH, .deadline_ms = 1000,
+     .takes = &keel_signal_fields, .begin = signal_begin},
+    {.id = "hold", .on = KEEL_POST("/hold"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &hold_fields, .begin = hold_begin},
+    {.id = "fail", .on = KEEL_POST("/fail"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &fail_fields, .begin = fail_begin},
+};
+static const struct keel_engine portfolio = {
+    .name = "portfolio", .title = "test", .port = 8900, .ops = portfolio_ops, .n_ops = KEEL_COUNT(portfolio_ops),
+    .schema = schema, .state_size = sizeof(struct state),
+};
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return 2;
+    return keel_main(argc - 1, argv + 1, strcmp(argv[1], "strategy") == 0 ? &strategy : &portfolio);
+}

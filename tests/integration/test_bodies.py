@@ -1,0 +1,690 @@
+"""The bodies of the critical operations, field by field: names, JSON types, signs and every figure that follows from
+the input. Each exchange is made with hybrid and with plain engines, and the two answers must be the same."""
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import unittest
+from decimal import Decimal
+from fractions import Fraction
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from keeltest import ENGINES, Chain, wait_for  # noqa: E402
+
+CHAIN = ["portfolio", "risk", "strategy", "features", "marketdata"]
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
+
+
+class Num(str):
+    """A JSON number by its digits, so that it can be told from a string and compared digit by digit."""
+
+
+def loads(text):
+    return json.loads(text, parse_float=Num, parse_int=Num)
+
+
+def stamp(ns):
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9)) + ".%09dZ" % (ns % 10**9)
+
+
+# ---- what is checked by kind, not by value ----
+
+def a_number(test, v, where):
+    test.assertIsInstance(v, Num, where)
+
+
+def a_time_span(test, v, where):
+    test.assertIsInstance(v, Num, where)
+    test.assertGreaterEqual(Decimal(v), 0, where)
+
+
+def a_stamp(test, v, where):
+    test.assertIsInstance(v, str, where)
+    test.assertNotIsInstance(v, Num, where)
+    test.assertRegex(v, STAMP, where)
+
+
+def a_text(test, v, where):
+    test.assertIsInstance(v, str, where)
+    test.assertNotIsInstance(v, Num, where)
+    test.assertTrue(v, where)
+
+
+def a_bool(test, v, where):
+    test.assertIsInstance(v, bool, where)
+
+
+def a_hash(test, v, where):
+    test.assertRegex(v, r"^[0-9a-f]{16}$", where)
+
+
+KINDS = {"timestamp": a_stamp, "ts_event": a_stamp, "as_of": a_stamp, "since": a_stamp, "check_timestamp": a_number,
+         "venue_order_id": a_text, "entry_id": a_number, "schema_hash": a_hash, "meets_sla": a_bool,
+         "processing_time_ms": a_time_span, "execution_time_ms": a_time_span, "latency_ms": a_time_span}
+# What two runs of the same requests may answer differently.
+LIVELY = re.compile(r"(_ms|_seconds)$|^(check_timestamp|venue_order_id|trade_id|entry_id|trace_id|meets_sla|"
+                    r"hybrid_optimized)$")
+
+
+def scrub(v):
+    if isinstance(v, dict):
+        return {k: type(x).__name__ if LIVELY.search(k) else scrub(x) for k, x in v.items()}
+    if isinstance(v, list):
+        return [scrub(x) for x in v]
+    return "a stamp" if isinstance(v, str) and STAMP.fullmatch(v) else v
+
+
+def same(test, want, got, kinds=KINDS, where="$"):
+    """got has every member of want, of the same JSON type and value; more members than that are no breach."""
+    test.assertIs(type(got), type(want), f"{where}: {got!r} where {want!r} was promised")
+    if isinstance(want, dict):
+        for k, w in want.items():
+            test.assertIn(k, got, where)
+            if k in kinds:
+                kinds[k](test, got[k], f"{where}.{k}")
+            else:
+                same(test, w, got[k], kinds, f"{where}.{k}")
+    elif isinstance(want, list):
+        test.assertEqual(len(got), len(want), f"{where}: {got}")
+        for i, w in enumerate(want):
+            same(test, w, got[i], kinds, f"{where}[{i}]")
+    elif isinstance(want, Num):
+        test.assertNotRegex(got, "[eE]", where)
+        test.assertEqual(Decimal(got), Decimal(want), where)
+    else:
+        test.assertEqual(got, want, where)
+
+
+def problem(test, got, status, code=None, field=None, ran=True):
+    """An error of RFC 9457 with the first version's `detail` string; ran: by an op, so that there is a trace."""
+    test.assertEqual(got.status, status, got)
+    test.assertEqual(got.headers.get("Content-Type"), "application/problem+json", got)
+    for name in ("type", "title", "detail", "code") + (("trace_id",) if ran else ()):
+        test.assertIsInstance(got.json.get(name), str, f"{name} of {got}")
+    test.assertEqual(got.json["status"], status)
+    if code:
+        test.assertEqual(got.json["code"], code, got)
+    if field:
+        test.assertEqual(got.json.get("field"), field, got)
+    return got
+
+
+class Pair(unittest.TestCase):
+    """The same requests to a hybrid and to a plain chain."""
+    names = CHAIN
+    args = {}
+
+    @classmethod
+    def setUpClass(cls):
+        class Owner:
+            addCleanup = cls.addClassCleanup
+        cls.modes = [Chain(Owner, cls.names, env={"ENABLE_HYBRID": "true"}, args=cls.args),
+                     Chain(Owner, cls.names, plain=cls.names, args=cls.args)]
+
+    def both(self, engine, method, path, body=None, headers=None):
+        """The hybrid engine's answer, once the plain one's is found to be the same."""
+        hybrid, plain = [c[engine].call(method, path, body, headers) for c in self.modes]
+        self.assertEqual(hybrid.status, plain.status, f"{method} {path}: hybrid {hybrid}, plain {plain}")
+        hybrid.nums, plain.nums = loads(hybrid.body), loads(plain.body)
+        self.assertEqual(scrub(hybrid.nums), scrub(plain.nums), f"{method} {path} differs between the modes")
+        for got, optimized in ((hybrid, True), (plain, False)):
+            if got.status == 200 and "performance" in got.json and "hybrid_optimized" in got.json["performance"]:
+                self.assertIs(got.json["performance"]["hybrid_optimized"], optimized)
+        return hybrid
+
+    def post(self, engine, path, body, headers=None):
+        return self.both(engine, "POST", path, body, headers)
+
+    def get(self, engine, path, headers=None):
+        return self.both(engine, "GET", path, None, headers)
+
+    def ingest(self, *items):
+        got = self.post("marketdata", "/data/ingest", {"data": list(items)})
+        self.assertEqual((got.status, got.json["status"]), (200, "ingested"), got)
+        return got
+
+    def quote(self, symbol, bid, bid_size, ask, ask_size):
+        """Ingests a quote and returns when all that follow quotes have handled it."""
+        before = [(c[n], handled(c[n], "quote")) for c in self.modes for n in ("strategy", "risk", "portfolio")]
+        self.ingest({"symbol": symbol, "data_type": "quote", "source": "internal", "timestamp": time.time_ns(),
+                     "latency_ms": 1.2, "data": {"bid": bid, "bid_size": bid_size, "ask": ask, "ask_size": ask_size}})
+        for e, n in before:
+            wait_for(lambda e=e, n=n: handled(e, "quote") > n)
+
+    def filled(self, portfolio, fills):
+        """Waits until portfolio and risk know so many fills of it."""
+        for c in self.modes:
+            wait_for(lambda c=c: c["portfolio"].get(f"/portfolios/{portfolio}").json["fills"] == fills)
+            wait_for(lambda c=c: c["risk"].post(f"/risk/report/{portfolio}").json["fills"] == fills)
+
+
+def handled(engine, op):
+    """How many calls of an op the engine has finished well, by its own count, which both guards keep."""
+    text = engine.get("/metrics").body.decode()
+    found = re.findall(r'^keel_op_calls_total\{[^}]*op="%s",outcome="(?:ok|slow)"\} (\d+)$' % op, text, re.M)
+    return sum(map(int, found))
+
+
+# ---- the examples ----
+
+INGESTED = loads("""{"status":"partial","count":1,"total_stored":1843,
+ "rejected":[{"index":1,"code":"out_of_range","field":"price","detail":"price must be > 0"}]}""")
+
+CALCULATE = {"prices": [61650.1, 61655.4, 61648.0, 61659.7], "volumes": [12.1, 8.4, 9.9, 10.2],
+             "current_price": 61659.75,
+             "spec": "1m"}
+CALCULATED = loads("""{"status":"completed","symbol":"BTCUSDT",
+ "feature_set":{"timestamp":"2026-11-22T17:51:04.120000000Z",
+ "total_features":1,"features":{"vwap":{"value":61653.0963,"type":"volume","confidence":1.0}}},
+ "processing_time_ms":0.041,
+ "basis":"supplied","not_ready":{"sma_20":{"have":4,"need":20}},"schema_hash":"9f2c41d07ab3e655"}""")
+
+ORDER = {"client_order_id": "desk-20261122-0001", "symbol": "BTCUSDT", "side": "BUY", "quantity": "0.5",
+         "order_type": "LIMIT",
+         "price": "61660", "time_in_force": "IOC", "reduce_only": False}
+EXECUTED = loads("""{"status":"executed","execution_id":"desk-20261122-0001","strategy_id":"manual","pnl":0,
+ "execution_time_ms":1.84,
+ "trade_details":{"symbol":"BTCUSDT","quantity":0.5,"side":"BUY","price":61659.8},
+ "performance":{"latency_ms":1.84,"hybrid_optimized":true,"meets_sla":true},"replayed":false,"fallback":false,
+ "order":{"client_order_id":"desk-20261122-0001","venue_order_id":"PAPER-1042","venue":"paper","portfolio_id":"main",
+  "symbol":"BTCUSDT","side":"BUY","order_type":"LIMIT","time_in_force":"IOC","state":"FILLED","quantity":"0.5",
+  "filled_quantity":"0.5","leaves_quantity":"0","price":"61660","avg_fill_price":"61659.8",
+  "fee":{"amount":"12.33196","currency":"USDT"},"realized_pnl":"0","ts_event":"2026-11-22T17:51:04.123456789Z",
+  "fills":[{"trade_id":"PAPER-7781","quantity":"0.5","price":"61659.8","fee":{"amount":"12.33196","currency":"USDT"},
+            "liquidity":"TAKER"}]}}""")
+ORDER_KINDS = dict(KINDS, trade_id=a_text)
+
+PRE_TRADE = {"order": {"client_order_id": "desk-20261122-0001", "strategy_id": "manual", "symbol": "BTCUSDT",
+                       "side": "BUY", "quantity": "0.5", "order_type": "LIMIT", "price": "61660"}, "reserve": True}
+CHECKED = loads("""{"status":"completed","portfolio_id":"main","risk_result":{"portfolio_id":"main","total_exposure":0,
+  "portfolio_value":1000000,"leverage":0,"concentration_ratio":0,"var_95":null,"position_count":0,
+  "check_timestamp":1795369864.123,"processing_time_ms":0.031,"critical_path":true},
+ "breaches":[],"processing_time_ms":0.094,"critical_path":true,
+ "decision":{"approved":true,"basis":"live","trading_state":"ACTIVE","client_order_id":"desk-20261122-0001",
+ "reserved":true,
+  "as_of":"2026-11-22T17:51:04.120000000Z","denials":[]}}""")
+CHECK = loads('{"limit_id":"pos_btc","limit_type":"position_size","limit":"2","value":"0.5","headroom":"1.5"}')
+DENIAL = loads('{"code":"POSITION_SIZE","limit_id":"pos_btc","limit":"2","value":"2.5","headroom":"-0.5"}')
+
+FILL = {"trade_id": "PAPER-7781", "client_order_id": "desk-20261122-0001", "strategy_id": "manual", "venue": "paper",
+        "symbol": "BTCUSDT", "side": "BUY", "quantity": "0.5", "price": "61659.8",
+        "fee": {"amount": "12.33196", "currency": "USDT"}, "ts_event": "2026-11-22T17:51:04.123456789Z"}
+APPLIED = loads("""{"status":"applied","portfolio_id":"desk","trade_id":"PAPER-7781",
+ "position":{"symbol":"BTCUSDT","quantity":"0.5","avg_cost":"61659.8","mark":"61659.75","market_value":"30829.875",
+  "realized_pnl":"0","unrealized_pnl":"-0.025"},
+ "account":{"currency":"USDT","cash":"969157.76804","equity":"999987.64304","realized_pnl":"0",
+ "unrealized_pnl":"-0.025",
+  "fees":"12.33196","equity_change":"-12.35696"},
+ "ledger":{"entry_id":2210,"sum":"0"}}""")
+
+
+class MarketData(Pair):
+    names = ["marketdata"]
+
+    def test_the_example(self):
+        quote = {"bid": 61659.7, "bid_size": 2.311, "ask": "61659.8", "ask_size": "0.874"}
+        now = time.time_ns() - 10**9
+        stored = int(self.ingest({"symbol": "BTCUSDT", "data_type": "quote", "source": "internal", "timestamp": now,
+                                  "data": quote}).nums["total_stored"])
+        got = self.post("marketdata", "/data/ingest", {"data": [
+            {"symbol": "BTCUSDT", "data_type": "quote", "source": "internal", "timestamp": stamp(now + 10**6),
+             "latency_ms": 1.2, "data": quote},
+            {"symbol": "BTCUSDT", "data_type": "trade", "source": "internal", "timestamp": stamp(now + 2 * 10**6)[:-7],
+             "data": {"price": -1, "size": 0.5}}]})
+        self.assertEqual(got.status, 200, got)
+        same(self, dict(INGESTED, total_stored=Num(stored + 1)), got.nums, dict(KINDS, detail=a_text))
+
+    def test_every_kind(self):
+        now, common = time.time_ns() - 10**9, {"symbol": "KINDS", "source": "mock"}
+        kinds = [("tick", {"price": 10, "size": "1.5"}),
+                 ("trade", {"price": "10.1", "size": 2, "side": "BUY", "trade_id": "t1"}),
+                 ("quote", {"bid": 10, "bid_size": 1, "ask": 10.5, "ask_size": 1}),
+                 ("bar", {"spec": "1m", "open": 10, "high": 11, "low": 9, "close": 10.5, "volume": 100}),
+                 ("level2", {"snapshot": True, "last_seq": 7, "bids": [["10", "1"], [9, 2]], "asks": [[10.5, 3]]})]
+        for i, (kind, data) in enumerate(kinds):
+            got = self.ingest(dict(common, data_type=kind, timestamp=now + i, data=data))
+            self.assertEqual(got.nums["count"], Num(1))
+        book = self.get("marketdata", "/orderbook/KINDS?depth=5").nums
+        self.assertEqual([list(map(Decimal, level)) for level in book["bids"]], [[10, 1], [9, 2]])
+        self.assertEqual([list(map(Decimal, level)) for level in book["asks"]], [[Decimal("10.5"), 3]])
+
+    def test_nothing_taken_is_422(self):
+        now = time.time_ns() - 10**9
+        good = {"symbol": "NONE", "data_type": "trade", "source": "internal", "timestamp": now,
+                "data": {"price": 1, "size": 1}}
+        bad = {"symbol": dict(good, symbol=None), "timestamp": {k: v for k, v in good.items() if k != "timestamp"},
+               "price": dict(good, data={"price": 0, "size": 1}), "data_type": dict(good, data_type="gossip")}
+        for field, item in bad.items():
+            got = problem(self, self.post("marketdata", "/data/ingest", {"data": [item]}), 422)
+            self.assertEqual([(r["index"], r["field"]) for r in got.json["rejected"]], [(0, field)], got)
+        ahead = self.post("marketdata", "/data/ingest", {"data": [dict(good, timestamp=time.time_ns() + 3600 * 10**9)]})
+        self.assertEqual(problem(self, ahead, 422).json["rejected"][0]["field"], "timestamp", ahead)
+        self.assertEqual(self.get("marketdata", "/data/NONE").status, 404)
+
+    def test_stamps_come_in_three_forms_and_leave_in_one(self):
+        second = (time.time_ns() // 10**9 - 10) * 10**9
+        forms = [second, stamp(second + 120000001), stamp(second + 200000002)[:-1], str(second + 300000003),
+                 time.strftime("%Y-%m-%dT%H:%M:%S+02:00", time.gmtime(second // 10**9 + 7200 + 1))]
+        for form in forms:
+            self.ingest({"symbol": "STAMPS", "data_type": "trade", "source": "internal", "timestamp": form,
+                         "data": {"price": 1, "size": 1}})
+        rows = self.both("marketdata", "GET", "/data/STAMPS?data_type=trade").json["data"]
+        self.assertEqual(sorted(r["timestamp"] for r in rows),
+                         [stamp(second), stamp(second + 120000001), stamp(second + 200000002),
+                          stamp(second + 300000003),
+                          stamp(second + 10**9)])
+        for bad in ("yesterday", "2026-13-01T00:00:00Z", 1.5, True, ""):
+            got = self.post("marketdata", "/data/ingest", {"data": [
+                {"symbol": "STAMPS", "data_type": "trade", "timestamp": bad, "data": {"price": 1, "size": 1}}]})
+            self.assertEqual(problem(self, got, 422).json["rejected"][0]["field"], "timestamp", got)
+
+    def test_members_nobody_knows(self):
+        item = {"symbol": "EXTRA", "data_type": "trade", "source": "internal", "timestamp": time.time_ns() - 10**9,
+                "data": {"price": 1, "size": 1, "colour": "red"}}
+        got = self.ingest(item)
+        self.assertTrue(any("colour" in name for name in got.json["ignored"]), got)
+        self.assertEqual(self.post("marketdata", "/data/ingest", {"data": [dict(item, unheard=1)]}).status, 422)
+        problem(self, self.post("marketdata", "/data/ingest", {"data": [item], "unheard": 1}), 400, "unknown_field",
+                "unheard")
+
+    def test_a_number_must_be_exact(self):
+        for price, ok in ((61659.123456789, True), ("61659.123456789", True), ("61659.1234567891", False)):
+            got = self.post("marketdata", "/data/ingest", {"data": [
+                {"symbol": "EXACT", "data_type": "trade", "source": "internal", "timestamp": time.time_ns() - 10**9,
+                 "data": {"price": price, "size": 1}}]})
+            self.assertEqual(got.status, 200 if ok else 422, got)
+            if not ok:
+                self.assertEqual(got.json["rejected"][0]["code"], "inexact", got)
+
+
+class Features(Pair):
+    names = ["features"]
+
+    def test_the_example(self):
+        got = self.post("features", "/features/calculate/BTCUSDT", CALCULATE)
+        self.assertEqual(got.status, 200, got)
+        kinds = dict(KINDS, value=a_number)
+        same(self, CALCULATED, got.nums, kinds)
+        pv = sum(Fraction(str(p)) * Fraction(str(v)) for p, v in zip(CALCULATE["prices"], CALCULATE["volumes"]))
+        vwap = float(pv / sum(Fraction(str(v)) for v in CALCULATE["volumes"]))
+        self.assertAlmostEqual(vwap, 61653.0963, 4)
+        self.assertAlmostEqual(got.json["feature_set"]["features"]["vwap"]["value"], vwap, 7)
+        self.assertEqual(got.json["ignored"], ["current_price"])
+
+    def test_a_symbol_without_live_state_is_404(self):
+        problem(self, self.post("features", "/features/calculate/NOBODY", {}), 404)
+
+    def test_symbols_are_upper_cased(self):
+        self.assertEqual(self.post("features", "/features/calculate/btcUsdt", CALCULATE).json["symbol"], "BTCUSDT")
+        for bad in ("-BTC", "BTC%20USDT", "B" * 33):
+            self.assertEqual(self.post("features", f"/features/calculate/{bad}", CALCULATE).status, 400, bad)
+
+    def test_what_is_not_ready_is_absent(self):
+        prices = [100 + (i * 7 % 13) for i in range(30)]
+        got = self.post("features", "/features/calculate/X", {"prices": prices}).json
+        self.assertEqual(got["feature_set"]["total_features"], len(got["feature_set"]["features"]))
+        self.assertAlmostEqual(got["feature_set"]["features"]["sma_20"]["value"], sum(prices[-20:]) / 20, 9)
+        self.assertEqual(set(got["feature_set"]["features"]) & set(got["not_ready"]), set())
+        for missing in got["not_ready"].values():
+            self.assertLess(missing["have"], missing["need"])
+
+
+class Orders(Pair):
+    """risk, strategy and portfolio on the examples' own situation: BTCUSDT is 61659.7 x 2.311, 61659.8 x 0.874."""
+    args = {"risk": ("--default-limits", "false")}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for c in cls.modes:
+            for e, path, body in (
+                    ("risk", "/risk/limits", {"limit_id": "pos_btc", "limit_type": "position_size", "limit_value": 2,
+                                              "enabled": True, "symbol": "BTCUSDT", "portfolio_id": "main"}),
+                    ("risk", "/risk/limits", {"limit_id": "pos_eth", "limit_type": "position_size",
+                                              "limit_value": "1000", "symbol": "ethusdt"}),
+                    ("portfolio", "/portfolios", {"portfolio_id": "desk", "portfolio_name": "desk",
+                                                  "initial_value": 1000000})):
+                got = c[e].post(path, body)
+                assert got.status in (200, 201), got
+            # The first order opens connections and files; it is for a symbol without a price, so nothing comes of it.
+            c["strategy"].post("/orders", dict(ORDER, client_order_id="warm", symbol="NOPRICE"))
+
+    def test_check_order_and_what_follows(self):
+        self.quote("BTCUSDT", 61659.7, 2.311, "61659.8", "0.874")
+        with self.subTest("the check before the order"):
+            got = self.post("risk", "/risk/critical-check/main", PRE_TRADE)
+            self.assertEqual(got.status, 200, got)
+            same(self, CHECKED, got.nums)
+            same(self, [CHECK], got.nums["decision"]["checks"])
+            a_text(self, got.nums["undefined"]["var_95"], "undefined.var_95")
+            again = self.post("risk", "/risk/critical-check/main", PRE_TRADE)
+            same(self, [CHECK], again.nums["decision"]["checks"])
+        with self.subTest("in lower case, by number, without a reservation"):
+            lower = {"order": dict(PRE_TRADE["order"], client_order_id="desk-0", symbol="btcusdt", quantity=0.25,
+                                   price=61660.5)}
+            got = self.post("risk", "/risk/critical-check/main", lower)
+            # 0.5 is reserved by the order above.
+            same(self, [dict(CHECK, value="0.75", headroom="1.25")], got.nums["decision"]["checks"])
+            self.assertIs(got.json["decision"]["reserved"], False)
+        with self.subTest("the order"):
+            got = self.post("strategy", "/strategies/manual/execute", ORDER)
+            self.assertEqual(got.status, 200, got)
+            same(self, EXECUTED, got.nums, ORDER_KINDS)
+            self.assertEqual(got.json["performance"]["meets_sla"], got.json["performance"]["latency_ms"] < 50)
+            order = got.nums["order"]
+            self.assertEqual(self.get("strategy", f"/orders/{ORDER['client_order_id']}").nums, order)
+        with self.subTest("the same again"):
+            again = self.post("strategy", "/strategies/manual/execute", ORDER)
+            same(self, dict(EXECUTED, replayed=True), again.nums, ORDER_KINDS)
+            self.assertEqual(again.nums["order"], order)
+            by_number = self.post("strategy", "/strategies/manual/execute", dict(ORDER, quantity=0.5, price=61660.0))
+            self.assertEqual((by_number.status, by_number.json.get("replayed")), (200, True), by_number)
+        for change in ({"quantity": "0.6"}, {"price": "61661"}, {"side": "SELL"}, {"time_in_force": "GTC"}):
+            with self.subTest("another body for its id", change=change):
+                problem(self, self.post("strategy", "/strategies/manual/execute", dict(ORDER, **change)), 409)
+        self.filled("main", 1)
+        with self.subTest("what would be too much"):
+            big = dict(PRE_TRADE["order"], client_order_id="desk-2", quantity="2")
+            got = self.post("risk", "/risk/critical-check/main", {"order": big})
+            self.assertEqual((got.status, got.json["decision"]["approved"]), (200, False), got)
+            self.assertEqual(got.json["decision"].get("reserved", False), False)
+            same(self, [DENIAL], got.nums["decision"]["denials"])
+            denied = problem(self, self.post("strategy", "/orders", dict(ORDER, client_order_id="desk-2",
+                                                                         quantity=2)), 422, "risk_denied")
+            same(self, [DENIAL], loads(denied.body)["denials"])
+            self.assertEqual(self.get("strategy", "/orders/desk-2").json["state"], "DENIED")
+        with self.subTest("what the portfolio is now"):
+            got = self.post("risk", "/risk/critical-check/main", {})
+            self.assertEqual(got.status, 200, got)
+            self.assertIsNot(got.json.get("decision", {}).get("approved"), True)
+            result = got.nums["risk_result"]
+            self.assertEqual(Decimal(result["total_exposure"]), Decimal("30829.875"))
+            self.assertEqual(Decimal(result["portfolio_value"]), Decimal("999987.64304"))
+            self.assertEqual(result["position_count"], Num(1))
+            self.assertAlmostEqual(float(result["leverage"]), 30829.875 / 999987.64304, 9)
+            self.assertIsNone(result["var_95"])
+            whole = self.get("portfolio", "/portfolios/main").nums
+            same(self, APPLIED["account"], whole["account"])
+            # The first version's names keep their type: numbers, digit by digit.
+            same(self, loads('{"initial_value":1000000,"cash_balance":969157.76804,"total_value":999987.64304}'), whole)
+            same(self, [APPLIED["position"]], whole["positions"])
+            rows = self.get("portfolio", "/portfolios/main/positions").nums["positions"]
+            same(self, [APPLIED["position"]], rows)
+        with self.subTest("a loss has its sign"):
+            self.quote("BTCUSDT", 61659.7, 2.311, "61659.8", "0.875")
+            got = self.post("strategy", "/orders", dict(ORDER, client_order_id="desk-3", side="SELL", quantity=0.1,
+                                                        price="61659"))
+            self.assertEqual((got.status, got.json["status"]), (200, "executed"), got)
+            self.assertEqual(Decimal(got.nums["pnl"]), Decimal("-0.01"))
+            self.assertIsInstance(got.nums["pnl"], Num)
+            self.assertEqual(got.json["order"]["realized_pnl"], "-0.01")
+            self.assertEqual(got.json["order"]["fee"], {"amount": "2.466388", "currency": "USDT"})
+            same(self, loads('{"symbol":"BTCUSDT","quantity":0.1,"side":"SELL","price":61659.7}'),
+                 got.nums["trade_details"])
+        self.filled("main", 2)
+        with self.subTest("the bus says the same"):
+            self.records()
+
+    def records(self):
+        """Rule 9: records are the bodies' objects with portfolio_id, whatever lane the mode puts them in."""
+        for c in self.modes:
+            seen = {}
+            for engine in ("strategy", "portfolio", "marketdata"):
+                for lane in ("", ":critical", ":priority"):
+                    for topic, record in stream(c.redis.port, f"nautilus-{engine}-hybrid-streams{lane}"):
+                        seen.setdefault(topic, []).append(record)
+            order = [r for r in seen["strategy.critical.order"] if r["client_order_id"] == ORDER["client_order_id"]][-1]
+            want = {k: v for k, v in EXECUTED["order"].items() if k != "fills"}
+            same(self, want, order)
+            self.assertNotIn("fills", order)
+            fill = seen["strategy.critical.fill"][0]
+            same(self, dict(loads(json.dumps(FILL)), fill_no=Num(1), portfolio_id="main"), fill, ORDER_KINDS)
+            self.assertEqual([f["fill_no"] for f in seen["strategy.critical.fill"]], [Num(1), Num(2)])
+            mine = [p for p in seen["portfolio.priority.position"] if p["portfolio_id"] == "main"]
+            same(self, APPLIED["position"], mine[0])
+            mine = [p for p in seen["portfolio.priority.account"] if p["portfolio_id"] == "main" and Decimal(p["fees"])]
+            same(self, APPLIED["account"], mine[0])
+            same(self,
+                 loads('{"symbol":"BTCUSDT","bid":"61659.7","bid_size":"2.311","ask":"61659.8","ask_size":"0.874"}'),
+                 next(q for q in seen["marketdata.quote"] if q["symbol"] == "BTCUSDT"))
+
+    def test_a_fill_of_somebody_else(self):
+        self.quote("BTCUSDT", 61659.7, 2.311, "61659.8", "0.874")
+        got = self.post("portfolio", "/portfolios/desk/fills", FILL)
+        self.assertEqual(got.status, 200, got)
+        same(self, APPLIED, got.nums)
+        with self.subTest("again"):
+            for again in (FILL, dict(FILL, quantity=0.5, price=61659.8, fee={"amount": 12.33196, "currency": "USDT"})):
+                got = self.post("portfolio", "/portfolios/desk/fills", again)
+                self.assertEqual((got.status, got.json["status"]), (200, "duplicate"), got)
+                same(self, dict(APPLIED, status="duplicate"), got.nums)
+        for change in ({"quantity": "0.4"}, {"price": "61659.9"}, {"side": "SELL"}, {"symbol": "ETHUSDT"},
+                       {"fee": {"amount": "12.33197", "currency": "USDT"}}):
+            with self.subTest("other content", change=change):
+                problem(self, self.post("portfolio", "/portfolios/desk/fills", dict(FILL, **change)), 409)
+        with self.subTest("the identity has no default"):
+            for name in ("trade_id", "venue", "symbol", "side", "quantity", "price", "fee", "ts_event"):
+                body = {k: v for k, v in FILL.items() if k != name}
+                problem(self, self.post("portfolio", "/portfolios/desk/fills", body), 400, "missing", name)
+        with self.subTest("no mark"):
+            got = self.post("portfolio", "/portfolios/desk/fills",
+                            dict(FILL, trade_id="OTHER-1", symbol="nomark", price=2, quantity="1",
+                                 fee={"amount": 0, "currency": "USDT"}))
+            self.assertEqual(got.status, 200, got)
+            self.assertEqual(got.json["position"]["symbol"], "NOMARK")
+            for where, name in (("position", "mark"), ("position", "market_value"), ("position", "unrealized_pnl"),
+                                ("account", "equity"), ("account", "unrealized_pnl"), ("account", "equity_change")):
+                self.assertIn(name, got.json[where])
+                self.assertIsNone(got.json[where][name], f"{where}.{name}")
+            for name in ("mark", "market_value", "equity"):
+                self.assertTrue(any(name in key for key in got.json["undefined"]),
+                                f"{name} is null and not in undefined")
+            self.assertEqual(got.json["account"]["cash"], "969155.76804")
+            self.assertEqual(got.json["ledger"]["sum"], "0")
+
+    def test_arithmetic_on_what_the_caller_says(self):
+        body = {"portfolio_value": 100000, "positions": [{"symbol": "BTCUSDT", "market_value": 30829.9,
+                                                          "colour": "red"},
+                                                         {"symbol": "ETHUSDT", "market_value": "-12000"}]}
+        got = self.post("risk", "/risk/critical-check/nobody", body)
+        self.assertEqual(got.status, 200, got)
+        result = got.nums["risk_result"]
+        same(self, loads("""{"portfolio_id":"nobody","total_exposure":42829.9,"portfolio_value":100000,
+          "leverage":0.428299,"var_95":null,"position_count":2,"check_timestamp":1.5,"processing_time_ms":0.1,
+          "critical_path":true}"""), result)
+        self.assertAlmostEqual(float(result["concentration_ratio"]), 30829.9 / 42829.9, 9)
+        a_text(self, got.nums["undefined"]["var_95"], "undefined.var_95")
+        self.assertEqual(got.json["decision"]["basis"], "supplied")
+        self.assertIsNot(got.json["decision"].get("approved"), True)
+        self.assertTrue(any("colour" in name for name in got.json["ignored"]), got)
+        problem(self, self.post("risk", "/risk/critical-check/nobody", dict(body, unheard=1)), 400, "unknown_field",
+                "unheard")
+
+    def test_losses_are_negative_here(self):
+        """By hand: type 7 quantiles of 100 different returns lie 4.95 and 0.99 from the lowest; tails of 5 and of 1."""
+        returns = [((i * 37) % 100 - 50) / 1000 for i in range(100)]
+        body = {"positions": [{"symbol": "BTCUSDT", "market_value": 1000}], "returns": returns}
+        got = self.post("risk", "/risk/portfolio-var/desk", body).json["var_result"]
+        for name, want in (("var_95", -45.05), ("var_99", -49.01), ("expected_shortfall_95", -48),
+                           ("expected_shortfall_99", -50)):
+            self.assertAlmostEqual(got[name], want, 9, name)
+        few = self.post("risk", "/risk/portfolio-var/desk", dict(body, returns=returns[:10])).json
+        for name in ("var_95", "var_99", "expected_shortfall_95", "expected_shortfall_99"):
+            self.assertIsNone(few["var_result"][name])
+            self.assertIsInstance(few["undefined"][name], str)
+
+    def test_lists(self):
+        """Lists take limit and after and end with count and next, whatever they list."""
+        for engine, path, name in (("strategy", "/strategies", "strategies"), ("strategy", "/orders", "orders"),
+                                   ("strategy", "/fills", "fills"), ("strategy", "/executions", "executions"),
+                                   ("risk", "/risk/limits", "limits"), ("risk", "/risk/breaches", "breaches"),
+                                   ("portfolio", "/portfolios", "portfolios"),
+                                   ("portfolio", "/portfolios/main/positions", "positions"),
+                                   ("portfolio", "/portfolios/main/ledger", "entries"),
+                                   ("marketdata", "/feeds", "feeds"), ("marketdata", "/symbols", "symbols"),
+                                   ("marketdata", "/instruments", "instruments")):
+            with self.subTest(path):
+                got = [c[engine].get(f"{path}?limit=1") for c in self.modes]
+                for g in got:
+                    self.assertEqual(g.status, 200, g)
+                    self.assertLessEqual(len(g.json[name]), 1)
+                    self.assertEqual(g.json["count"], len(g.json[name]))
+                    self.assertIn("next", g.json)
+                for limit in (0, 1001, "x"):
+                    self.assertEqual(self.modes[0][engine].get(f"{path}?limit={limit}").status, 400, limit)
+
+    def test_a_loss_limit_is_a_magnitude(self):
+        for limit_id, value in (("loss_a", -50000), ("loss_b", "50000")):
+            got = self.post("risk", "/risk/limits", {"limit_id": limit_id, "limit_type": "daily_loss",
+                                                     "limit_value": value,
+                                                     "enabled": True, "portfolio_id": "elsewhere"})
+            self.assertIn(got.status, (200, 201), got)
+        rows = {r["limit_id"]: r for r in self.get("risk", "/risk/limits?limit=1000").nums["limits"]}
+        self.assertEqual(rows["loss_a"]["limit_value"], rows["loss_b"]["limit_value"])
+
+    def test_every_way_an_order_can_go(self):
+        self.quote("ETHUSDT", "100", "5", "100.5", "3")
+
+        def order(oid, **more):
+            body = {"client_order_id": oid, "symbol": "ETHUSDT", "side": "BUY", "quantity": "1", "price": "101"}
+            body.update(more)
+            return {k: v for k, v in body.items() if v is not None}
+
+        for oid, more, status, state, filled in (
+                ("way-rest", {"price": "99", "time_in_force": "GTC"}, "accepted", "ACCEPTED", "0"),
+                ("way-none", {"price": "99"}, "canceled", "CANCELED", "0"),
+                ("way-fok", {"quantity": "4", "time_in_force": "FOK"}, "canceled", "CANCELED", "0"),
+                ("way-market", {"price": None, "order_type": "MARKET"}, "executed", "FILLED", "1"),
+                ("way-part", {"quantity": "4"}, "partially_executed", "CANCELED", "2")):
+            with self.subTest(oid):
+                got = self.post("strategy", "/orders", order(oid, **more))
+                self.assertEqual((got.status, got.json["status"]), (200, status), got)
+                self.assertEqual(got.json["order"]["state"], state)
+                self.assertEqual(got.json["order"]["filled_quantity"], filled)
+                asked = order(oid, **more)
+                traded = Num(filled) if filled != "0" else Num(asked["quantity"])
+                same(self, traded, got.nums["trade_details"]["quantity"])
+                if filled != "0":
+                    same(self, Num("100.5"), got.nums["trade_details"]["price"])
+        with self.subTest("a limit order needs its price"):
+            problem(self, self.post("strategy", "/orders", order("way-5", price=None)), 400, None, "price")
+        with self.subTest("the key of the header is the id"):
+            body = order("x", price="99")
+            del body["client_order_id"]
+            got = self.post("strategy", "/orders", body, {"Idempotency-Key": "way-key"})
+            self.assertEqual((got.status, got.json["execution_id"]), (200, "way-key"), got)
+            again = self.post("strategy", "/orders", body, {"Idempotency-Key": "way-key"})
+            self.assertTrue(again.json["replayed"])
+        with self.subTest("paper chooses an id when there is none"):
+            for c in self.modes:
+                got = c["strategy"].post("/orders", body)
+                self.assertEqual(got.status, 200, got)
+                self.assertTrue(got.json["order"]["client_order_id"])
+        with self.subTest("nothing is executed for who is not there or not deployed"):
+            problem(self, self.post("strategy", "/strategies/nobody/execute", order("way-6")), 404)
+            made = self.post("strategy", "/strategies", {"strategy_id": "draft", "strategy_name": "draft"})
+            self.assertIn(made.status, (200, 201), made)
+            problem(self, self.post("strategy", "/strategies/draft/execute", order("way-7")), 409)
+        with self.subTest("lower case"):
+            got = self.post("strategy", "/orders", order("way-8", symbol="ethusdt", price="99"))
+            self.assertEqual((got.status, got.json["order"]["symbol"]), (200, "ETHUSDT"), got)
+        with self.subTest("unknown and inexact"):
+            problem(self, self.post("strategy", "/orders", order("way-9", unheard=1)), 400, "unknown_field", "unheard")
+            got = problem(self, self.post("strategy", "/orders", order("way-9", quantity="0.1234567891")), 400,
+                          "inexact", "quantity")
+            self.assertIn("string", got.json["detail"])
+
+
+def stream(port, key):
+    """[(topic, record)] of a bus stream."""
+    out = subprocess.run(["redis-cli", "-p", str(port), "--raw", "XRANGE", key, "-", "+"],
+                         capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    at = [i for i in range(len(out) - 3) if out[i] == "h" and out[i + 2] == "p"]
+    return [(out[i + 1].split(" ")[3], loads(out[i + 3])) for i in at]
+
+
+class EveryEngine(Pair):
+    """What all nine serve, in both modes."""
+    names = list(ENGINES)
+
+    def test_health(self):
+        for c, hybrid in zip(self.modes, (True, False)):
+            for name in ENGINES:
+                with self.subTest(name, hybrid=hybrid):
+                    e = c[name]
+                    # An engine that asked a peer before it was up asks again after its circuit's recovery.
+                    wait_for(lambda e=e: e.get("/health").json["status"] == "healthy", 40, 0.2)
+                    got = e.get("/health")
+                    self.assertEqual(got.status, 200)
+                    h = loads(got.body)
+                    self.assertEqual(h["engine"], name)
+                    self.assertRegex(h["version"], r"^\d+\.\d+\.\d+$")
+                    a_time_span(self, h["uptime_seconds"], "uptime_seconds")
+                    self.assertIs(h["hybrid_integration"], hybrid)
+                    a_text(self, h["hybrid_reason"], "hybrid_reason")
+                    self.assertIs(h["messagebus_connected"], True)
+                    breaker = h["circuit_breaker"]
+                    if hybrid:
+                        self.assertEqual(set(breaker), {"state", "failure_count", "last_failure_time"})
+                        self.assertIn(breaker["state"], ("closed", "half_open", "open"))
+                        a_time_span(self, breaker["failure_count"], "failure_count")
+                        if breaker["last_failure_time"] is not None:
+                            a_stamp(self, breaker["last_failure_time"], "last_failure_time")
+                    else:
+                        self.assertEqual(breaker,
+                                         loads('{"state":"disabled","failure_count":0,"last_failure_time":null}'))
+                    for view in [h["performance"]["overall"], *h["performance"]["operations"].values()]:
+                        a_number(self, view["count"], "count")
+                        a_number(self, view["errors"], "errors")
+                    self.assertIn("redis", h["dependencies"])
+                    for d in h["dependencies"].values():
+                        self.assertEqual(d["status"], "healthy", d)
+                        self.assertIn("detail", d)
+                        a_stamp(self, d["since"], "since")
+
+    def test_performance(self):
+        for name in ENGINES:
+            with self.subTest(name):
+                e = self.modes[0][name]
+                e.get("/metrics")
+                got = loads(e.get("/hybrid/performance").body)
+                self.assertEqual(got["engine"], name)
+                self.assertIn("metrics", got["operations"])
+                for op, row in got["operations"].items():
+                    for field in ("count", "errors", "rejected", "shed", "timeouts", "in_flight", "over_target"):
+                        a_number(self, row[field], f"{op}.{field}")
+                    self.assertIn("target_us", row)
+                    self.assertIn("within_target", row)
+                    for view in ("all", "last_10s", "last_60s"):
+                        for q in ("count", "p50_us", "p90_us", "p95_us", "p99_us", "p999_us", "max_us", "mean_us"):
+                            a_time_span(self, row[view][q], f"{op}.{view}.{q}")
+                        self.assertLessEqual(Decimal(row[view]["p50_us"]), Decimal(row[view]["p99_us"]))
+                self.assertGreaterEqual(int(got["operations"]["metrics"]["count"]), 1)
+                self.assertGreater(Decimal(got["operations"]["metrics"]["all"]["p50_us"]), 0)
+                for field in ("loop_lag_us", "queue_delay_us", "queued_jobs"):
+                    a_time_span(self, got["load"][field], field)
+                a_number(self, got["overall"]["count"], "overall.count")
+                self.assertIsInstance(got["bus"], dict)
+                self.assertIsInstance(got["fallbacks"], dict)
+                self.assertIsInstance(got["performance_summary"], dict)
+                same(self, loads('{"name":"x","state":"closed","metrics":{},"config":{}}'),
+                     got["circuit_breaker_status"],
+                     {"name": a_text, "state": a_text})
+                a_number(self, got["active_operations"], "active_operations")
+                a_number(self, got["total_metrics"], "total_metrics")
+                plain = problem(self, self.modes[1][name].get("/hybrid/performance"), 404, ran=False)
+                self.assertIn("ENABLE_HYBRID", plain.json["detail"])
+
+    def test_the_bus_in_performance(self):
+        got = self.modes[0]["strategy"].get("/hybrid/performance").json["bus"]
+        text = json.dumps(got)
+        for lane in ("critical", "priority", "normal"):
+            self.assertIn(f'"{lane}"', text)
+        for what in ("lag", "pending", "oldest", "drop", "gap"):
+            self.assertIn(what, text)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,405 @@
+"""The bus between two small engines (bus_peer.c) over a real Redis: nothing durable is lost, nothing is applied twice,
+whoever is killed, emptied or restarted, and the order of a key holds."""
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import keeltest  # noqa: E402
+from keeltest import Engine, Folder, Redis, free_port, wait_for  # noqa: E402
+
+CRITICAL = "nautilus-strategy-hybrid-streams" + (":critical" if keeltest.HYBRID == "true" else "")
+SIGNALS = "nautilus-strategy-hybrid-streams" + (":priority" if keeltest.HYBRID == "true" else "")
+
+
+class UnixRedis(Redis):
+    """The same on a unix socket besides, which is what the engines use."""
+
+    def __init__(self, folder, fsync):
+        super().__init__(folder, fsync)
+        self.socket = os.path.join(folder, "redis.sock")
+        self.argv += ["--unixsocket", self.socket]
+        self.url = f"unix://{self.socket}"
+
+
+class Peer(Engine):
+    def __init__(self, role, folder, url, env, port):
+        super().__init__(role, folder, url, env, (), port)
+        self.argv = [os.path.join(keeltest.BIN, "bus_peer"), role] + self.argv[1:]
+
+
+class Case(unittest.TestCase):
+    fsync = "everysec"
+    redis_class = Redis
+
+    def setUp(self):
+        self.folder = Folder(self).path
+        self.redis = self.redis_class(self.folder, self.fsync).start()
+        self.addCleanup(self.redis.stop)
+        ports = {"strategy": free_port(), "portfolio": free_port()}
+        urls = {f"{n.upper()}_URL": f"http://127.0.0.1:{p}" for n, p in ports.items()}
+        self.sent = 0
+        self.a = Peer("strategy", self.folder, self.redis.url, dict(urls, **self.env("strategy")), ports["strategy"])
+        self.b = Peer("portfolio", self.folder, self.redis.url, dict(urls, **self.env("portfolio")), ports["portfolio"])
+        for e in (self.a, self.b):
+            self.addCleanup(e.stop)
+            e.start()
+
+    def env(self, role):
+        return {}
+
+    def emit(self, count, **more):
+        got = self.a.post("/emit", dict({"count": count, "first": self.sent + 1, "portfolios": 5}, **more))
+        self.assertEqual(got.status, 200, got)
+        self.sent += count
+
+    def emit_through(self, seconds, trouble):
+        """Emits all the time while trouble() happens; what fails is not counted as sent."""
+        end = threading.Event()
+        accepted = []
+
+        def work():
+            first = 1
+            while not end.is_set():
+                try:
+                    if self.a.post("/emit", {"count": 20, "first": first, "portfolios": 5}).status == 200:
+                        accepted.append(first)
+                except OSError:
+                    time.sleep(0.05)
+                first += 20
+                time.sleep(0.005)
+        t = threading.Thread(target=work)
+        t.start()
+        time.sleep(seconds)
+        trouble()
+        time.sleep(seconds)
+        end.set()
+        t.join()
+        return accepted
+
+    def rows(self, engine, sql):
+        with sqlite3.connect(f"file:{os.path.join(self.folder, engine, engine)}.db?mode=ro", uri=True, timeout=10) as db:
+            return db.execute(sql).fetchall()
+
+    def applied(self):
+        return self.rows("portfolio", "SELECT count(*) FROM got")[0][0]
+
+    def journalled(self):
+        return self.rows("strategy", "SELECT count(*) FROM sent")[0][0]
+
+    def agree(self, seconds=30, ordered=True):
+        """What the producer committed is what the consumer applied, once each, in order within a key."""
+        wait_for(lambda: self.applied() >= self.journalled(), seconds, 0.1)
+        time.sleep(0.3)
+        sent = sorted(r[0] for r in self.rows("strategy", "SELECT fill_no FROM sent"))
+        got = self.rows("portfolio", "SELECT portfolio, fill_no FROM got ORDER BY at")
+        self.assertEqual(sorted(n for _, n in got), sent)
+        if ordered:
+            by_key = {}
+            for key, n in got:
+                self.assertLess(by_key.get(key, 0), n, f"order of {key}")
+                by_key[key] = n
+
+    def counts(self, engine):
+        return engine.get("/metrics", {"Accept": "application/json"}).json
+
+    def dead(self):
+        return self.b.get("/bus/dead").json["dead"]
+
+
+class Flow(Case):
+    def test_flow(self):
+        self.emit(500, signals=50)
+        self.agree()
+        wait_for(lambda: self.b.post("/hold", {"on": False}).json["signals"] == 50, 5)
+        self.assertEqual(self.dead(), [])
+        page = self.a.get(f"/bus/outbox?stream={CRITICAL}&from_seq=490").json
+        self.assertEqual((page["count"], page["next"], page["last_seq"]), (11, None, 500))
+        self.assertEqual(self.a.stop(), 0)
+        self.assertEqual(self.b.stop(), 0)
+        self.a.start()
+        self.b.start()
+        self.emit(100)
+        self.agree()
+
+    def test_retry_in_place(self):
+        self.b.post("/hold", {"on": True})
+        self.emit(50)
+        time.sleep(1.0)
+        self.assertEqual(self.applied(), 0)
+        self.b.post("/hold", {"on": False})
+        self.agree()
+        self.assertEqual(self.dead(), [])
+
+    def test_dead_letters(self):
+        self.emit(3)
+        self.emit(1, price="13")
+        self.emit(3)
+        wait_for(lambda: self.applied() == 6, 10)
+        letter = wait_for(self.dead, 5)[0]
+        self.assertEqual((letter["topic"], letter["reason"], letter["durable"]), ("strategy.critical.fill", "invalid", True))
+        wait_for(lambda: self.b.get("/health").status == 503, 5)
+        again = self.b.post(f"/bus/dead/{letter['id']}/replay")
+        self.assertEqual(again.status, 400, again)
+        self.assertEqual(len(self.dead()), 1)
+        self.assertEqual(self.b.post(f"/bus/dead/{letter['id']}/discard").status, 200)
+        self.assertEqual(self.b.post(f"/bus/dead/{letter['id']}/discard").status, 404)
+        self.assertEqual(self.dead(), [])
+        wait_for(lambda: self.b.get("/health").status == 200, 5)
+
+    def die_until_quiet(self):
+        deaths = 0
+        while deaths < 12:
+            try:
+                wait_for(lambda: self.b.p.poll() is not None, 4)
+            except AssertionError:
+                break
+            deaths += 1
+            self.b.start(ready=False)
+        return deaths
+
+    def test_poison(self):
+        """A record that kills its process is buried after five deaths, and nothing that was in hand beside it."""
+        self.b.post("/hold", {"on": True})
+        self.emit(20)
+        self.emit(1, price="14")
+        self.emit(20)
+        pending = ("XPENDING", CRITICAL, "portfolio-hybrid-group")
+        wait_for(lambda: self.redis.command(*pending).split(b"\r\n")[1] == b":41", 5)
+        self.b.kill()
+        self.b.start(ready=False)
+        self.assertEqual(self.die_until_quiet(), 4)
+        wait_for(lambda: self.applied() == 40, 10)
+        self.assertEqual([d["reason"] for d in wait_for(self.dead, 5)], ["max_deliveries"])
+
+    def test_poison_from_owner(self):
+        """The same when the record is not in the stream any more."""
+        self.emit(5)
+        self.agree()
+        self.b.kill()
+        self.emit(20)
+        self.emit(1, price="14")
+        self.emit(20)
+        time.sleep(0.3)
+        self.redis.command("XTRIM", CRITICAL, "MAXLEN", "0")
+        self.b.start(ready=False)
+        self.assertEqual(self.die_until_quiet(), 5)
+        wait_for(lambda: self.applied() == 45, 10)
+        self.assertEqual([d["reason"] for d in wait_for(self.dead, 5)], ["max_deliveries"])
+
+
+class Redis9(Case):
+    """kill -9 of Redis, and its restart."""
+
+    def restart(self, empty=False, away=0.5):
+        def trouble():
+            self.redis.kill()
+            if empty:
+                shutil.rmtree(os.path.join(self.folder, "redis"))
+                os.makedirs(os.path.join(self.folder, "redis"))
+            time.sleep(away)
+            self.redis.start()
+        return trouble
+
+    def test_everysec(self):
+        accepted = self.emit_through(1.5, self.restart())
+        self.assertGreater(len(accepted), 10)
+        self.agree()
+
+    def test_empty(self):
+        accepted = self.emit_through(1.5, self.restart(empty=True, away=2))
+        self.assertGreater(len(accepted), 10)
+        self.agree()
+
+    def test_flushall(self):
+        accepted = self.emit_through(1.5, lambda: self.redis.command("FLUSHALL"))
+        self.assertGreater(len(accepted), 10)
+        self.agree()
+
+    def test_memory_records_come_back(self):
+        """Critical and priority records that lie in memory for 60 s are sent again to an emptied Redis."""
+        self.emit(1, signals=100)
+        length = lambda: self.redis.command("XLEN", SIGNALS)  # noqa: E731
+        want = b":101\r\n" if SIGNALS == CRITICAL else b":100\r\n"
+        wait_for(lambda: length() == want, 5)
+        self.redis.command("FLUSHALL")
+        wait_for(lambda: length() == want, 5)
+        time.sleep(2.5)
+        self.assertEqual(length(), want)
+        self.agree()
+
+    def test_flushed_while_away(self):
+        self.emit(200)
+        self.agree()
+        self.b.kill()
+        self.emit(200)
+        time.sleep(1)
+        self.redis.command("FLUSHALL")
+        self.a.kill()
+        self.a.start()
+        self.b.start()
+        self.emit(50)
+        self.agree()
+
+    def test_trimmed_away(self):
+        """The stream lost its end to somebody's XTRIM while the consumer was down: the owner still has it."""
+        self.emit(200)
+        self.agree()
+        self.b.kill()
+        self.emit(1200)
+        time.sleep(0.5)
+        for suffix in (":critical", ""):
+            self.redis.command("XTRIM", f"nautilus-strategy-hybrid-streams{suffix}", "MAXLEN", "5")
+        self.b.start()
+        self.agree()
+
+    def test_hanging(self):
+        """SIGSTOP: connections stay open and say nothing."""
+        def trouble():
+            self.redis.p.send_signal(signal.SIGSTOP)
+            time.sleep(6)
+            self.redis.p.send_signal(signal.SIGCONT)
+        self.emit_through(1.0, trouble)
+        self.agree()
+
+
+class UserRedis(Redis):
+    """Another user, another database, and a host that has to be looked up."""
+
+    def __init__(self, folder, fsync):
+        super().__init__(folder, fsync)
+        self.argv += ["--user", "keel", "on", ">se@cret", "~*", "&*", "+@all"]
+        self.url = f"redis://keel:se%40cret@localhost:{self.port}/3"
+
+
+class User(Case):
+    redis_class = UserRedis
+
+    def test_flow(self):
+        self.emit(50, signals=5)
+        self.agree()
+        self.assertEqual(self.redis.command("DBSIZE"), b":0\r\n")
+        got = self.counts(self.b)["bus"]
+        self.assertEqual(got["received"], {"strategy.critical.fill": 50, "strategy.priority.signal": 5})
+        self.assertEqual([got[k] for k in ("dropped", "duplicates", "dead", "unsent", "backlog")], [0] * 5)
+        self.assertEqual(got["by_producer"]["strategy"]["seq"], 5)
+        self.assertEqual(self.counts(self.a)["bus"]["published"], got["received"])
+        self.assertIn("keel_bus_records_total", self.a.get("/metrics").body.decode())
+
+
+class Small(Case):
+    """A replay is held back by its slowest reader, and what has no room in memory goes out from the file."""
+
+    def env(self, role):
+        return {"READER_WINDOW": "2048", "MAX_BUFFER_SIZE": "4096"}
+
+    def lanes(self, engine, what):
+        return sum(lane[what] for lane in engine.get("/hybrid/performance").json["bus"]["lanes"].values())
+
+    def test_window(self):
+        total = 50000
+        self.b.post("/hold", {"on": True})
+        self.a.post("/flood", {"count": total})
+        time.sleep(2)
+        length = int(self.redis.command("XLEN", SIGNALS).split(b"\r\n")[0][1:])
+        self.assertGreater(length, 1000)
+        # The window, what was handed out before the first answer, and one slice.
+        self.assertLess(length, 2048 + 4096)
+        begin = time.monotonic()
+        self.b.post("/hold", {"on": False})
+        wait_for(lambda: self.b.post("/hold", {"on": False}).json["signals"] >= total, 60, 0.1)
+        print(f"{total / (time.monotonic() - begin):.0f} records/s", end=" ")
+        self.assertEqual(self.b.post("/hold", {"on": False}).json["signals"], total)
+        if keeltest.HYBRID == "true":
+            self.assertEqual([self.lanes(self.b, w) for w in ("gaps", "dropped", "dead")], [0, 0, 0])
+
+    def test_from_the_file(self):
+        self.redis.kill()
+        self.emit(10000)
+        self.redis.start()
+        self.agree(60)
+
+
+class Commits(Case):
+    def test_failed_commits(self):
+        """A commit that fails, on either side, loses nothing and repeats nothing."""
+        def trouble():
+            for engine in (self.b, self.a, self.b, self.a):
+                engine.post("/fail", {"commits": 2})
+                time.sleep(0.4)
+        accepted = self.emit_through(0.5, trouble)
+        self.assertGreater(len(accepted), 10)
+        self.agree()
+        self.assertEqual(self.dead(), [])
+
+
+class Always9(Redis9):
+    fsync = "always"
+    redis_class = UnixRedis
+
+
+class Engines9(Case):
+    def test_consumer(self):
+        def trouble():
+            for _ in range(3):
+                self.b.kill()
+                time.sleep(0.2)
+                self.b.start()
+        self.emit_through(1.0, trouble)
+        self.agree()
+
+    def test_producer(self):
+        def trouble():
+            for _ in range(3):
+                self.a.kill()
+                time.sleep(0.1)
+                self.a.start()
+                time.sleep(0.3)
+        self.emit_through(1.0, trouble)
+        self.agree()
+
+    def test_everything(self):
+        def trouble():
+            self.redis.kill()
+            self.a.kill()
+            self.b.kill()
+            self.redis.start()
+            self.b.start()
+            self.a.start()
+        self.emit_through(1.0, trouble)
+        self.agree()
+
+
+class Mixed(Case):
+    def env(self, role):
+        return {"ENABLE_HYBRID": "false" if role == "strategy" else "true"}
+
+    def test_plain_producer(self):
+        self.emit(300, signals=10)
+        self.agree()
+        wait_for(lambda: self.b.post("/hold", {"on": False}).json["signals"] == 10, 5)
+        self.a.stop()
+        self.a.env["ENABLE_HYBRID"] = "true"
+        self.a.start()
+        self.emit(100)
+        self.agree(ordered=False)
+
+
+class Foreign(Case):
+    def env(self, role):
+        return {"KEEL_MODE": "sim" if role == "strategy" else "paper"}
+
+    def test_foreign_mode(self):
+        self.emit(3)
+        wait_for(lambda: len(self.dead()) >= 3, 5)
+        self.assertEqual({d["reason"] for d in self.dead()}, {"foreign_mode"})
+        self.assertEqual(self.applied(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

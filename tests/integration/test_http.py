@@ -1,0 +1,185 @@
+"""Regressions of the server library's pitfalls: the listen socket at the limit, answers that wait, pipelining, stopping while
+connections wait, slow clients, and memory limits. One engine, and a peer of ours that can be slow."""
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+from keeltest import Engine, Folder, free_port, wait_for  # noqa: E402
+
+ORDER = {"symbol": "BTCUSDT", "side": "BUY", "quantity": "0.01", "price": "100", "valid_ms": 4000}
+
+
+class SlowRisk:
+    """Takes requests and answers when told to: what a call waits for."""
+
+    def __init__(self, test):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.waiting, self.lock = [], threading.Lock()
+        test.addCleanup(self.close)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+
+    def serve(self, conn):
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = conn.recv(65536)
+            if not more:
+                return
+            data += more
+        if data.startswith(b"GET"):
+            conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            conn.close()
+            return
+        with self.lock:
+            self.waiting.append(conn)
+
+    def close(self):
+        self.listener.close()
+        for conn in self.waiting:
+            conn.close()
+
+
+def connect(port):
+    s = socket.create_connection(("127.0.0.1", port), timeout=10)
+    return s
+
+
+def read_answers(s, n):
+    """n whole answers from a kept-alive connection: [(status, body)]."""
+    data, out = b"", []
+    while len(out) < n:
+        while b"\r\n\r\n" not in data:
+            more = s.recv(65536)
+            if not more:
+                return out
+            data += more
+        head, data = data.split(b"\r\n\r\n", 1)
+        length = int([h for h in head.lower().split(b"\r\n") if h.startswith(b"content-length")][0].split(b":")[1])
+        while len(data) < length:
+            data += s.recv(65536)
+        out.append((int(head.split(b" ")[1]), data[:length]))
+        data = data[length:]
+    return out
+
+
+def get(path):
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def post(path, body):
+    body = json.dumps(body).encode()
+    return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            .encode() + body)
+
+
+class Http(unittest.TestCase):
+    def engine(self, args=(), risk=None):
+        env = {"RISK_URL": f"http://127.0.0.1:{risk.port if risk else free_port()}"}
+        e = Engine("strategy", Folder(self).path, "", env, args).start()
+        self.addCleanup(e.stop)
+        return e
+
+    def test_never_deaf_after_the_limit(self):
+        e = self.engine(["--max-connections", "8", "--idle-timeout-ms", "700"])
+        for _ in range(3):
+            idle = [connect(e.port) for _ in range(60)]
+            time.sleep(0.2)
+            with connect(e.port) as s:
+                s.sendall(get("/orders"))
+                status, _ = read_answers(s, 1)[0]
+                self.assertIn(status, (200, 503))
+            wait_for(lambda: e.get("/orders").status == 200, 5)
+            for s in idle:
+                s.close()
+        wait_for(lambda: e.get("/health/ready").status == 200, 5)
+
+    def test_pipelined_requests_are_answered_in_order(self):
+        e = self.engine()
+        with connect(e.port) as s:
+            paths = ["/orders", "/no/such", "/strategies", "/orders/none", "/health/live"] * 4
+            s.sendall(b"".join(get(p) for p in paths))
+            got = [status for status, _ in read_answers(s, len(paths))]
+        self.assertEqual(got, [200, 404, 200, 404, 200] * 4)
+
+    def test_answers_that_wait_do_not_hold_others(self):
+        """64 orders wait for a peer that says nothing; the engine answers others meanwhile, and all of them in the end."""
+        risk = SlowRisk(self)
+        e = self.engine(risk=risk)
+        socks = [connect(e.port) for _ in range(64)]
+        for i, s in enumerate(socks):
+            s.sendall(post("/orders", dict(ORDER, client_order_id=f"o{i}", valid_ms=1500)))
+        start = time.monotonic()
+        for _ in range(50):
+            self.assertEqual(e.get("/orders").status, 200)
+        self.assertLess(time.monotonic() - start, 1.4)
+        for s in socks:
+            status, _ = read_answers(s, 1)[0]
+            self.assertEqual(status, 503, "nothing was sent, so the answer says so")
+            s.close()
+        self.assertEqual(e.get("/fills?after=0").json["fills"], [])
+
+    def test_stopped_while_connections_wait(self):
+        risk = SlowRisk(self)
+        e = self.engine(["--drain-ms", "800"], risk=risk)
+        socks = [connect(e.port) for _ in range(8)]
+        for i, s in enumerate(socks):
+            s.sendall(post("/orders", dict(ORDER, client_order_id=f"w{i}")))
+        wait_for(lambda: len(risk.waiting) >= 8, 5)
+        start = time.monotonic()
+        self.assertEqual(e.stop(10), 0, e.log()[-2000:])
+        self.assertLess(time.monotonic() - start, 6)
+        for s in socks:
+            status, _ = read_answers(s, 1)[0]
+            self.assertIn(status, (503, 504))
+            s.close()
+        self.assertNotIn("panic", e.log())
+
+    def test_a_second_signal_ends_at_once(self):
+        e = self.engine(["--drain-ms", "30000"])
+        with connect(e.port) as s:
+            s.sendall(post("/orders", ORDER)[:-5]) # the drain waits for the rest of the body
+            time.sleep(0.2)
+            e.p.terminate()
+            time.sleep(0.2)
+            self.assertIsNone(e.p.poll())
+            e.p.terminate()
+            e.p.wait(2)
+        self.assertEqual(e.p.returncode, 130)
+
+    def test_header_and_body_limits(self):
+        e = self.engine()
+        with connect(e.port) as s:
+            s.sendall(b"GET /orders HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 60000 + b"\r\n\r\n")
+            self.assertIn(s.recv(65536).split(b" ")[1], (b"431", b"413"))
+        with connect(e.port) as s:
+            s.sendall(b"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                for _ in range(200):
+                    s.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
+            except OSError:
+                pass
+            try:
+                answer = s.recv(65536)
+            except ConnectionError:
+                answer = b""
+            self.assertIn(answer.split(b" ")[1] if answer else b"closed", (b"413", b"closed"))
+        whole = {"symbol": "BTCUSDT", "side": "BUY", "quantity": "1", "price": "1", "client_order_id": "x"}
+        self.assertIn(e.post("/orders", json.dumps(whole) + " " * (65536 - len(json.dumps(whole)))).status, (422, 503))
+        self.assertEqual(e.post("/orders", json.dumps(whole) + " " * (65537 - len(json.dumps(whole)))).status, 413)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
