@@ -33,17 +33,14 @@ struct cli_child {
     pid_t pid;
     int deaths_unready; /* in a row, without becoming ready in between */
     unsigned restarts;
-    bool ready, given_up;
-    int64_t started_ns;
+    bool ready;
 };
 struct cli_system {
-    const char *data_dir, *redis_url, *mode, *feed_dirs, *log_level;
+    const char *data_dir, *redis_url, *mode, *feed_dirs;
     int port_offset;
-    bool quiet;
     char redis_sock[64], redis_dir[40], redis_own_url[300], exe_dir[512];
     struct cli_child redis, engine[KEEL_ENGINES];
     int64_t last_probe_ns;
-    bool stopping;
 };
 /* false with a line on standard error. */
 bool cli_system_start(struct cli_system *s);

@@ -274,10 +274,16 @@ static const struct {
     {"oversize", "ma_cross", "{\"fast\":\"sma_10\",\"slow\":\"sma_20\",\"notional\":\"400000\",\"time_in_force\":\"IOC\"}"},
 };
 
+/* On a system that others use too, a strategy carries the name of the session's own portfolio. */
+static const char *strategy_id(const struct demo *d, size_t i)
+{
+    return d->attach ? keel_arena_printf(d->a, "%s-%s", strategies[i].id, d->session.portfolio) : strategies[i].id;
+}
+
 static bool make_strategies(struct demo *d, const char *spec)
 {
     for (size_t i = 0; i < KEEL_COUNT(strategies); i++) {
-        const char *id = d->attach ? keel_arena_printf(d->a, "%s-%s", strategies[i].id, d->session.portfolio) : strategies[i].id;
+        const char *id = strategy_id(d, i);
         const char *body = keel_arena_printf(
             d->a, "{\"strategy_id\":\"%s\",\"strategy_name\":\"%s\",\"kind\":\"%s\",\"portfolio_id\":\"%s\",\"spec\":\"%s\",\"parameters\":%s}",
             id, strategies[i].id, strategies[i].kind, d->session.portfolio, spec, strategies[i].parameters);
@@ -476,7 +482,7 @@ static bool end_session(struct demo *d)
         return false;
     ask_critical(d);
     for (size_t i = 0; i < KEEL_COUNT(strategies); i++) {
-        const char *id = d->attach ? keel_arena_printf(d->a, "%s-%s", strategies[i].id, d->session.portfolio) : strategies[i].id;
+        const char *id = strategy_id(d, i);
         (void)call(d, "strategy", "POST", keel_arena_printf(d->a, "/strategies/%s/stop", id), "{}");
     }
     (void)call(d, "strategy", "DELETE", keel_arena_printf(d->a, "/orders?portfolio_id=%s", d->session.portfolio), NULL);

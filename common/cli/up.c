@@ -148,7 +148,6 @@ static bool spawn(struct cli_system *s, struct cli_child *c, const char *const *
         fprintf(stderr, "keel: fork: %s\n", strerror(errno));
         return false;
     }
-    c->started_ns = cli_now_ns();
     c->ready = false;
     write_pid(s, c);
     return true;
@@ -296,13 +295,11 @@ static bool revive(struct cli_system *s, struct cli_child *c, size_t i)
     c->ready = false;
     c->pid = 0;
     if (c->deaths_unready >= GIVE_UP_AFTER) {
-        c->given_up = true;
         fprintf(stderr, "\nkeel: %s died %d times without becoming ready (%s); see %s/logs/%s.log\n", c->name,
                 c->deaths_unready, died(status, how, sizeof how), s->data_dir, c->name);
         return false;
     }
-    if (!s->quiet)
-        fprintf(stderr, "\nkeel: %s died (%s), starting it again\n", c->name, died(status, how, sizeof how));
+    fprintf(stderr, "\nkeel: %s died (%s), starting it again\n", c->name, died(status, how, sizeof how));
     c->restarts++;
     return c == &s->redis ? start_redis(s) : start_engine(s, i);
 }
@@ -366,7 +363,6 @@ static void stop_child(struct cli_system *s, struct cli_child *c)
 
 void cli_system_stop(struct cli_system *s)
 {
-    s->stopping = true;
     /* From the source of the data to its sink, so that what is under way still arrives. */
     static const char *const order[KEEL_ENGINES] = {"marketdata", "features", "ml", "strategy", "risk",
                                                     "portfolio", "analytics", "factor", "websocket"};
