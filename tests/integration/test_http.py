@@ -2,6 +2,7 @@
 connections wait, slow clients, and memory limits. One engine, and a peer of ours that can be slow."""
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -120,14 +121,13 @@ class Http(unittest.TestCase):
         e = self.engine(risk=risk)
         socks = [connect(e.port) for _ in range(64)]
         for i, s in enumerate(socks):
-            s.sendall(post("/orders", dict(ORDER, client_order_id=f"o{i}", valid_ms=1500)))
-        start = time.monotonic()
-        for _ in range(50):
-            self.assertEqual(e.get("/orders").status, 200)
-        self.assertLess(time.monotonic() - start, 1.4)
+            s.sendall(post("/orders", dict(ORDER, client_order_id=f"o{i}")))
+        wait_for(lambda: len(risk.waiting) > 0, 5)
+        self.assertEqual(e.get("/orders").status, 200)
+        self.assertEqual(select.select(socks, [], [], 0)[0], [], "answered while every order waited")
         for s in socks:
             status, _ = read_answers(s, 1)[0]
-            self.assertEqual(status, 503, "nothing was sent, so the answer says so")
+            self.assertIn(status, (503, 504), "risk's budget or the order's own ended first; nothing was sent either way")
             s.close()
         self.assertEqual(e.get("/fills?after=0").json["fills"], [])
 
