@@ -17,7 +17,7 @@
 
 #define CALL_MS 10000
 #define SETTLE_MS 120000
-#define HEADROOM_MS 45000
+#define CALM_MS 45000
 
 enum { O_ONCE, O_DATA, O_FORMAT, O_SPEED, O_SEED, O_DURATION, O_SYMBOLS, O_DIR, O_OFFSET, O_REPORT, O_ATTACH, N_OPTS };
 
@@ -407,14 +407,26 @@ static bool settle(struct demo *d)
     return true;
 }
 
+static bool engines_well(struct demo *d)
+{
+    for (size_t i = 0; i < KEEL_ENGINES; i++) {
+        struct cli_reply r = cli_http(d->a, "GET", cli_url(d->a, cli_engines[i].name, d->system.port_offset, "/health"), NULL, CALL_MS);
+
+        if (strcmp(keel_jstr(r.json, "status"), "healthy") != 0)
+            return false;
+    }
+    return true;
+}
+
 /*
- * A check whose answer came too late for its order holds headroom until risk has asked strategy for it, 30 s later: on a busy
- * machine the report waits for that. What is still held then, it shows.
+ * A check whose answer came too late for its order holds headroom until risk has asked strategy for it, 30 s later; an engine
+ * that missed a peer for a moment asks again a second later. On a busy machine the report waits for both. What is still held or
+ * away then, it shows.
  */
-static bool wait_for_headroom(struct demo *d)
+static bool wait_for_calm(struct demo *d)
 {
     const char *path = keel_arena_printf(d->session.a, "/risk/report/%s", d->session.portfolio);
-    int64_t until = cli_now_ns() + (int64_t)HEADROOM_MS * 1000000;
+    int64_t until = cli_now_ns() + (int64_t)CALM_MS * 1000000;
 
     for (;;) {
         struct cli_reply r;
@@ -427,7 +439,7 @@ static bool wait_for_headroom(struct demo *d)
         if (!pump(d))
             return false;
         if (cli_now_ns() > until ||
-            (reserved && open && strcmp(reserved->text, "0") == 0 && strcmp(open->text, "0") == 0))
+            (reserved && open && strcmp(reserved->text, "0") == 0 && strcmp(open->text, "0") == 0 && engines_well(d)))
             return true;
         cli_nap(50);
     }
@@ -486,7 +498,7 @@ static bool end_session(struct demo *d)
         (void)call(d, "strategy", "POST", keel_arena_printf(d->a, "/strategies/%s/stop", id), "{}");
     }
     (void)call(d, "strategy", "DELETE", keel_arena_printf(d->a, "/orders?portfolio_id=%s", d->session.portfolio), NULL);
-    return settle(d) && wait_for_headroom(d);
+    return settle(d) && wait_for_calm(d);
 }
 
 static void remove_tree(const char *path)
