@@ -60,6 +60,7 @@ struct cli_session {
     struct keel_arena *a;
     int port_offset;
     const char *portfolio, *feed_id;
+    const char *model_strategy; /* the one that acts on predictions */
     bool simulated;
     int64_t seed;
     const char *title; /* "SIMULATED seed 7 / PAPER" */

@@ -262,7 +262,8 @@ static bool wait_for_risk(struct demo *d)
 
 /*
  * What trades: a trend follower that takes liquidity, one that takes more than the touch holds (partial fills), a passive
- * one whose orders rest and age (cancels), and one whose orders are larger than risk allows (denials).
+ * one whose orders rest and age (cancels), one whose orders are larger than risk allows (denials), and one that acts on what
+ * price_model says once ml has trained it on the session's own vectors.
  */
 static const struct {
     const char *id, *kind, *parameters;
@@ -272,7 +273,9 @@ static const struct {
     {"patient", "rsi_reversion",
      "{\"rsi_low\":40,\"rsi_high\":60,\"notional\":\"3000\",\"time_in_force\":\"GTC\",\"price_offset_bps\":1,\"max_age_s\":5}"},
     {"oversize", "ma_cross", "{\"fast\":\"sma_10\",\"slow\":\"sma_20\",\"notional\":\"400000\",\"time_in_force\":\"IOC\"}"},
+    {"model", "model", "{\"threshold\":0.65,\"notional\":\"4000\",\"max_position\":\"8000\",\"time_in_force\":\"IOC\"}"},
 };
+#define MODEL_STRATEGY (KEEL_COUNT(strategies) - 1)
 
 /* On a system that others use too, a strategy carries the name of the session's own portfolio. */
 static const char *strategy_id(const struct demo *d, size_t i)
@@ -282,6 +285,7 @@ static const char *strategy_id(const struct demo *d, size_t i)
 
 static bool make_strategies(struct demo *d, const char *spec)
 {
+    d->session.model_strategy = keel_arena_strdup(d->session.a, strategy_id(d, MODEL_STRATEGY));
     for (size_t i = 0; i < KEEL_COUNT(strategies); i++) {
         const char *id = strategy_id(d, i);
         const char *body = keel_arena_printf(

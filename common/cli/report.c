@@ -30,6 +30,8 @@ struct report {
     size_t n_checks;
     const struct keel_jval *bus[KEEL_ENGINES], *perf[KEEL_ENGINES], *series[KEEL_ENGINES];
     const struct keel_jval *feed, *portfolio, *account, *risk; /* account: a member of portfolio */
+    const struct keel_jval *model;                             /* what price_model serves, or NULL */
+    int64_t model_orders, model_fills;                         /* of the strategy that acts on its predictions */
     struct holding held[MAX_SYMBOLS];
     size_t n_held;
     int64_t n_fills, last_fill_no;
@@ -109,6 +111,7 @@ static void read_fill(struct report *r, const struct keel_jval *f)
         return;
     h = hold(r, keel_jstr(f, "symbol"));
     r->n_fills++;
+    r->model_fills += strcmp(keel_jstr(f, "strategy_id"), r->s->model_strategy) == 0;
     if (!dec(keel_jget(f, "quantity"), &q) || !dec(keel_jget(f, "price"), &p) ||
         !money(keel_jget(keel_jget(f, "fee"), "amount"), &fee) ||
         keel_notional(p, q, KEEL_SCALE, &notional) != KEEL_OK) {
@@ -162,6 +165,25 @@ static bool read_orders(struct report *r)
             return true;
         after = next->text;
     }
+}
+
+static int64_t num_of(const struct keel_jval *v, const char *name)
+{
+    return num(keel_jget(v, name));
+}
+
+static bool read_model(struct report *r)
+{
+    struct cli_reply orders = ask(r, "strategy", "GET",
+                                  keel_arena_printf(r->a, "/orders?strategy_id=%s&limit=1000", r->s->model_strategy), NULL);
+    struct cli_reply got = ask(r, "ml", "GET", "/models/price_model", NULL);
+    const struct keel_jval *versions = keel_jget(got.json, "versions");
+
+    r->model_orders = num_of(orders.json, "count");
+    for (const struct keel_jval *v = versions ? versions->child : NULL; v; v = v->next)
+        if (keel_jget(v, "serving") && keel_jget(v, "serving")->boolean)
+            r->model = v;
+    return orders.http == 200 && got.http == 200;
 }
 
 static bool read_portfolio(struct report *r)
@@ -371,17 +393,40 @@ static int64_t gauge(struct report *r, const char *engine, const char *name)
     return num(v);
 }
 
-/* Every prediction of a model is a record on the bus, and every vector that finds a ready model is predicted or declined. */
+static const struct keel_jval *bus_of(const struct report *r, const char *engine)
+{
+    for (size_t i = 0; i < KEEL_ENGINES; i++)
+        if (strcmp(cli_engines[i].name, engine) == 0)
+            return r->bus[i];
+    return NULL;
+}
+
+/*
+ * Three independent counts: what the bus handed to ml, what ml says became of each record, and what the bus took from it. Every
+ * vector that found the model ready is a prediction or a refusal of a type.
+ */
 static void check_predictions(struct report *r)
 {
-    int64_t ready = gauge(r, "ml", "ready_vectors"), price = gauge(r, "ml", "price_predictions");
-    int64_t sent = num(published(r->bus, "ml.priority.prediction")), other = gauge(r, "ml", "volatility_predictions");
+    const struct keel_jval *in = keel_jget(bus_of(r, "ml"), "received");
+    int64_t vectors = num_of(in, "features.priority.vector"), bars = num_of(in, "marketdata.priority.bar");
+    int64_t ready = gauge(r, "ml", "vectors_ready"), price = gauge(r, "ml", "price_predictions");
+    int64_t missing = gauge(r, "ml", "vectors_missing"), range = gauge(r, "ml", "vectors_out_of_range");
+    int64_t before = gauge(r, "ml", "vectors_model_disabled");
+    int64_t other = gauge(r, "ml", "vectors_other_kind") + gauge(r, "ml", "vectors_repeated");
+    int64_t volatility = gauge(r, "ml", "volatility_predictions"), sent = num(published(r->bus, "ml.priority.prediction"));
+    int64_t warming = gauge(r, "ml", "bars_warming") + gauge(r, "ml", "bars_repeated");
 
-    if (r->s->restarts > 0)
+    if (r->s->restarts > 0) {
+        check(r, "features_are_predictions", true, "not compared: %u restarts, counts start anew with a process", r->s->restarts);
         return;
-    check(r, "predictions_published", sent == price + other && price <= ready && (ready == 0 || price > 0),
-          "%" PRId64 " of %" PRId64 " vectors that found a model ready were predicted, %" PRId64 " volatilities, %" PRId64 " records",
-          price, ready, other, sent);
+    }
+    check(r, "features_are_predictions",
+          vectors > 0 && vectors == ready + before + other && ready == price + missing + range && (ready == 0 || price > 0),
+          "%" PRId64 " vectors = %" PRId64 " before a model was trained + %" PRId64 " of other bars + %" PRId64 " ready; these = %"
+          PRId64 " predicted + %" PRId64 " missing + %" PRId64 " out_of_range", vectors, before, other, ready, price, missing, range);
+    check(r, "predictions_published", sent == price + volatility && bars == volatility + warming,
+          "%" PRId64 " records = %" PRId64 " prices + %" PRId64 " volatilities; %" PRId64 " bars = these + %" PRId64 " warming",
+          sent, price, volatility, bars, warming);
 }
 
 /* What analytics calls total_value is a JSON number; its digits are compared, not its double. */
@@ -489,6 +534,65 @@ static void write_critical(struct report *r, struct keel_json *w)
     keel_json_end(w);
 }
 
+#define LEAST_CRITICAL 8
+
+/* A plain engine has no histograms, so there is nothing to show of it. */
+static void check_critical(struct report *r)
+{
+    size_t hybrid = 0, shown = 0;
+    const char *without = "";
+
+    for (size_t i = 0; i < KEEL_ENGINES; i++)
+        hybrid += r->perf[i] != NULL;
+    for (size_t k = 0; k < KEEL_COUNT(critical); k++) {
+        const struct keel_jval *op = operation(r, k);
+        bool some = num_of(op, "count") > 0 && num_of(op, "count") == num_of(keel_jget(op, "all"), "count");
+        shown += some;
+        if (!some)
+            without = keel_arena_printf(r->a, "%s %s.%s", without, critical[k][0], critical[k][1]);
+    }
+    if (hybrid < KEEL_ENGINES)
+        check(r, "critical_operations", true, "not compared: %zu of %d engines are hybrid", hybrid, KEEL_ENGINES);
+    else
+        check(r, "critical_operations", shown >= LEAST_CRITICAL, "%zu of at least %d have figures; not asked for:%s", shown,
+              LEAST_CRITICAL, *without ? without : " none");
+}
+
+/* Which model predicted, from when on, against which baseline, and what was traded on it. */
+static void write_models(struct report *r, struct keel_json *w)
+{
+    static const char *const figures[] = {"rows", "tested", "accuracy", "baseline_accuracy", "log_loss", "baseline_log_loss", "better"};
+    const struct keel_jval *t = keel_jget(r->model, "training");
+
+    keel_json_obj(w, "models");
+    keel_json_obj(w, "price_model");
+    if (r->model)
+        keel_json_val(w, "version", keel_jget(r->model, "version"));
+    else
+        keel_json_null(w, "version");
+    keel_json_i64(w, "vectors_before_ready", gauge(r, "ml", "vectors_model_disabled"));
+    keel_json_i64(w, "vectors_ready", gauge(r, "ml", "vectors_ready"));
+    keel_json_i64(w, "predictions", gauge(r, "ml", "price_predictions"));
+    keel_json_obj(w, "refused");
+    keel_json_i64(w, "missing", gauge(r, "ml", "vectors_missing"));
+    keel_json_i64(w, "out_of_range", gauge(r, "ml", "vectors_out_of_range"));
+    keel_json_end(w);
+    if (t) {
+        keel_json_obj(w, "training");
+        for (size_t i = 0; i < KEEL_COUNT(figures); i++)
+            if (keel_jget(t, figures[i]))
+                keel_json_val(w, figures[i], keel_jget(t, figures[i]));
+        keel_json_end(w);
+    } else
+        keel_json_null(w, "training");
+    keel_json_i64(w, "signals", gauge(r, "strategy", "model_signals"));
+    keel_json_i64(w, "expired", gauge(r, "strategy", "predictions_expired"));
+    keel_json_i64(w, "orders", r->model_orders);
+    keel_json_i64(w, "fills", r->model_fills);
+    keel_json_end(w);
+    keel_json_end(w);
+}
+
 static bool all_ok(const struct report *r)
 {
     for (size_t i = 0; i < r->n_checks; i++)
@@ -525,6 +629,7 @@ static const char *as_json(struct report *r, size_t *len)
     keel_json_i64(&w, "fills", r->n_fills);
     keel_json_str(&w, "ledger_sum", keel_jget(ledger, "sum") ? keel_jget(ledger, "sum")->text : NULL);
     keel_json_str(&w, "equity_change", change && change->type != KEEL_JNULL ? change->text : NULL);
+    write_models(r, &w);
     write_latency(r, &w);
     write_critical(r, &w);
     if (r->s->simulated)
@@ -565,6 +670,14 @@ static void print(struct report *r)
     printf("account    cash %s, equity %s, realised %s, unrealised %s, fees %s, change %s\n", text(r->account, "cash"),
            text(r->account, "equity"), text(r->account, "realized_pnl"), text(r->account, "unrealized_pnl"),
            text(r->account, "fees"), text(r->account, "equity_change"));
+    if (r->model)
+        printf("model      price_model %s: log-loss %.6s, base rate's %.6s; ready after %" PRId64 " vectors, %" PRId64
+               " predictions, %" PRId64 " orders, %" PRId64 " fills\n",
+               text(r->model, "version"), text(keel_jget(r->model, "training"), "log_loss"),
+               text(keel_jget(r->model, "training"), "baseline_log_loss"), gauge(r, "ml", "vectors_model_disabled"),
+               gauge(r, "ml", "price_predictions"), r->model_orders, r->model_fills);
+    else
+        printf("model      price_model: not trained, %" PRId64 " vectors are too few\n", gauge(r, "ml", "vectors_model_disabled"));
     for (size_t i = 0; i < 2; i++) {
         lat = i == 0 ? series(r, "strategy", "market_to_order") : series(r, "portfolio", "market_to_position");
         printf("latency    market to %-9s p50 %s us, p99 %s us\n", i == 0 ? "order" : "position", text(lat, "p50_us"), text(lat, "p99_us"));
@@ -601,8 +714,8 @@ bool cli_report(struct cli_session *s, const char *file)
     }
     check_engines(r);
     check_bus(r);
-    if (!read_fills(r) || !read_orders(r) || !read_portfolio(r) || !read_risk(r)) {
-        check(r, "figures_read", false, "strategy, portfolio or risk did not give its figures");
+    if (!read_fills(r) || !read_orders(r) || !read_portfolio(r) || !read_risk(r) || !read_model(r)) {
+        check(r, "figures_read", false, "strategy, portfolio, risk or ml did not give its figures");
     } else {
         int64_t there = num(keel_jget(r->portfolio, "fills")), risk = num(keel_jget(r->risk, "fills"));
         check(r, "fills_agree", there == r->n_fills && risk == r->n_fills,
@@ -612,6 +725,7 @@ bool cli_report(struct cli_session *s, const char *file)
         check_orders(r);
         check_analytics(r);
         check_predictions(r);
+        check_critical(r);
     }
     print(r);
     if (file) {

@@ -56,11 +56,29 @@ static enum keel_status publish(struct keel_call *c, const struct ml_series *r, 
 /* What the session's report compares with the bus. */
 static void show_counts(struct keel_call *c)
 {
+    static const char *const names[ML_SAID] = {
+        [ML_SAID_REPEATED] = "vectors_repeated",
+        [ML_SAID_DISABLED] = "vectors_model_disabled",
+        [ML_SAID_OTHER_KIND] = "vectors_other_kind",
+        [ML_SAID_MISSING] = "vectors_missing",
+        [ML_SAID_OUT_OF_RANGE] = "vectors_out_of_range",
+        [ML_SAID_PRICE] = "price_predictions",
+        [ML_SAID_BAR_REPEATED] = "bars_repeated",
+        [ML_SAID_WARMING] = "bars_warming",
+        [ML_SAID_VOLATILITY] = "volatility_predictions",
+    };
     const struct ml_state *s = c->state;
 
-    keel_gauge(c->rt, "ready_vectors", (double)s->ready_vectors);
-    keel_gauge(c->rt, "price_predictions", (double)s->said[0]);
-    keel_gauge(c->rt, "volatility_predictions", (double)s->said[1]);
+    keel_gauge(c->rt, "vectors_ready", (double)s->ready_vectors);
+    for (int k = 0; k < ML_SAID; k++)
+        keel_gauge(c->rt, names[k], (double)s->said[k]);
+}
+
+static enum keel_status counted(struct keel_call *c, enum ml_said what)
+{
+    ((struct ml_state *)c->state)->said[what]++;
+    show_counts(c);
+    return KEEL_OK;
 }
 
 /* The vector's kind of bars and its features are those of the model that serves. */
@@ -94,14 +112,27 @@ static enum keel_status say_anomaly(struct keel_call *c, const struct ml_series 
 }
 
 static enum keel_status say_price(struct keel_call *c, const struct ml_series *r, const struct keel_vector *v,
-                                  const struct ml_row *row, bool *said)
+                                  const struct ml_row *row, enum ml_said *said)
 {
     const struct ml_state *s = c->state;
     struct ml_answer a = {0};
     uint32_t which;
 
-    *said = is_ready_for(s, v) && ml_price(s->serving, row, &a, &which) == ML_NONE;
-    return *said ? publish(c, r, row->ts, &a) : KEEL_OK;
+    *said = s->serving ? ML_SAID_OTHER_KIND : ML_SAID_DISABLED;
+    if (!is_ready_for(s, v))
+        return KEEL_OK;
+    switch (ml_price(s->serving, row, &a, &which)) {
+    case ML_MISSING:
+        *said = ML_SAID_MISSING;
+        return KEEL_OK;
+    case ML_OUT_OF_RANGE:
+        *said = ML_SAID_OUT_OF_RANGE;
+        return KEEL_OK;
+    case ML_NONE:
+        break;
+    }
+    *said = ML_SAID_PRICE;
+    return publish(c, r, row->ts, &a);
 }
 
 /* ---- automatic training ---- */
@@ -174,14 +205,14 @@ enum keel_status bus_vector(struct keel_call *c)
     struct ml_scores scores;
     struct ml_row row;
     enum keel_status st;
-    bool said;
+    enum ml_said said;
 
     if (!r)
         return full(c);
     if (v->close <= 0)
         return keel_fail_as(c, KEEL_INVALID, "out_of_range", "close", "close must be > 0");
     if (newest && newest->ts == v->ts_close && strcmp(r->schema, v->schema_hash) == 0)
-        return KEEL_OK; /* delivered again */
+        return counted(c, ML_SAID_REPEATED);
     if (newest && (v->ts_close < newest->ts || strcmp(r->schema, v->schema_hash) != 0)) {
         ml_series_reset(r);
         newest = NULL;
@@ -200,10 +231,8 @@ enum keel_status bus_vector(struct keel_call *c)
     r->scores = scores;
     ml_push(s, r, &row);
     s->ready_vectors += is_ready_for(s, v);
-    s->said[0] += said;
-    show_counts(c);
     maybe_train(c);
-    return KEEL_OK;
+    return counted(c, said);
 }
 
 enum keel_status bus_bar(struct keel_call *c)
@@ -220,7 +249,7 @@ enum keel_status bus_bar(struct keel_call *c)
     if (bar->close <= 0)
         return keel_fail_as(c, KEEL_INVALID, "out_of_range", "close", "close must be > 0");
     if (bar->ts_close == r->bar_ts)
-        return KEEL_OK; /* delivered again */
+        return counted(c, ML_SAID_BAR_REPEATED);
     /* A stream that begins anew says nothing about the one before. */
     next = bar->ts_close < r->bar_ts ? (struct ml_ewma){0} : r->volatility;
     if (bar->ts_close > r->bar_ts && r->bar_close > 0)
@@ -235,7 +264,5 @@ enum keel_status bus_bar(struct keel_call *c)
     r->volatility = next;
     r->bar_ts = bar->ts_close;
     r->bar_close = close;
-    s->said[1] += next.n >= ML_VOLATILITY_MIN;
-    show_counts(c);
-    return KEEL_OK;
+    return counted(c, next.n >= ML_VOLATILITY_MIN ? ML_SAID_VOLATILITY : ML_SAID_WARMING);
 }

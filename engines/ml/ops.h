@@ -89,6 +89,14 @@ struct ml_series {
     struct ml_row row[];
 };
 
+/* What became of a vector that price_model was asked about, and of a bar for the volatility. */
+enum ml_said {
+    ML_SAID_REPEATED, ML_SAID_DISABLED, ML_SAID_OTHER_KIND, /* other_kind: bars or features the model does not know */
+    ML_SAID_MISSING, ML_SAID_OUT_OF_RANGE, ML_SAID_PRICE,   /* of a vector that found the model ready */
+    ML_SAID_BAR_REPEATED, ML_SAID_WARMING, ML_SAID_VOLATILITY,
+    ML_SAID
+};
+
 struct ml_state {
     struct ml_series **series; /* open addressing on symbol and spec; cap is a power of two */
     uint32_t cap, n, most, kept;
@@ -103,7 +111,7 @@ struct ml_state {
     uint64_t vectors, train_at;     /* seen; automatic training is tried from this many on; 0: never (again) */
     uint32_t epoch;
     uint64_t predictions;
-    uint64_t ready_vectors, said[2]; /* of this process: reached a serving model; published by price and volatility */
+    uint64_t ready_vectors, said[ML_SAID]; /* of this process: vectors that found a model ready; all by what became */
     char onnx[200]; /* why ONNX Runtime is not used */
 };
 

@@ -24,7 +24,7 @@ KEEL_RECORD_TABLE(order_path, ORDER_PATH);
 KEEL_RECORD_TABLE(trading_state_request, TRADING_STATE_REQUEST);
 
 static const char statuses[] = "draft|deployed|running|stopped";
-static const char kinds[] = "none|ma_cross|rsi_reversion|imbalance"; /* as enum signal_kind */
+static const char kinds[] = "none|" STRATEGY_KINDS; /* as enum signal_kind */
 
 const char *strategy_status_name(enum strategy_status s)
 {
@@ -69,6 +69,7 @@ static void rule_of(const struct strategy_parameters *p, struct strategy_def *d)
     r->rsi_low = p->rsi_low;
     r->rsi_high = p->rsi_high;
     r->threshold = p->threshold;
+    snprintf(r->model, sizeof r->model, "%s", p->model_id);
     r->quantity = p->has_quantity ? p->quantity : 0;
     r->notional = p->has_notional ? p->notional : 0;
     r->max_position = p->has_max_position ? p->max_position

@@ -1,6 +1,6 @@
 /*
  * What comes over the bus and what time brings: market data to the venue and to our own marks,
- * vectors to signals and their orders, cancels of orders that rested too long, and the
+ * vectors and predictions to signals and their orders, cancels of orders that rested too long, and the
  * reconciliation of the journal with the venue.
  */
 #include <inttypes.h>
@@ -93,17 +93,22 @@ static uint64_t short_name(const char *a, const char *b)
     return h;
 }
 
-/* The same vector makes the same id, so a repeated one makes no second order. */
+/* What a signal comes from. */
+struct cause {
+    const char *symbol, *prediction_id; /* prediction_id: NULL for a vector */
+    int64_t as_of, bid, ask;            /* bid, ask: 0 when there is none */
+};
+
+/* The same cause makes the same id, so a repeated one makes no second order. */
 static const char *signal_id(struct keel_call *c, const struct strategy_def *d,
-                             const struct keel_vector *v)
+                             const struct cause *of)
 {
-    const char *id =
-        keel_arena_printf(c->arena, "%s-%" PRId64 "-%s", d->id, v->ts_close, v->symbol);
+    const char *id = keel_arena_printf(c->arena, "%s-%" PRId64 "-%s", d->id, of->as_of, of->symbol);
 
     return strlen(id) <= ORDER_ID_LEN
                ? id
                : keel_arena_printf(c->arena, "%016" PRIx64 "-%" PRId64,
-                                   short_name(d->id, v->symbol), v->ts_close);
+                                   short_name(d->id, of->symbol), of->as_of);
 }
 
 static bool find_inputs(const struct strategy_def *d, const struct keel_vector *v,
@@ -122,38 +127,30 @@ static bool find_inputs(const struct strategy_def *d, const struct keel_vector *
     return n > 0 && found == n;
 }
 
-static void touch(struct strategy_state *s, const struct keel_vector *v, int64_t *bid, int64_t *ask)
-{
-    const struct strategy_mark *m = strategy_mark_of(s, v->symbol);
-
-    *bid = v->has_bid ? v->bid : m != NULL ? m->bid : 0;
-    *ask = v->has_ask ? v->ask : m != NULL ? m->ask : 0;
-}
-
 #define PUT(out, field, v) ((out)->field = (v), (out)->has_##field = true)
 
 static enum keel_status order_of_signal(struct keel_call *c, const struct strategy_def *d,
-                                        const struct keel_vector *v, const struct signal_wish *wish)
+                                        const struct cause *of, const struct signal_wish *wish)
 {
-    struct strategy_state *s = c->state;
     struct execute_request r = {0};
     struct keel_signal out = {0};
-    const char *id = signal_id(c, d, v);
-    int64_t bid, ask, price = 0;
+    const char *id = signal_id(c, d, of);
+    int64_t price = 0;
 
-    touch(s, v, &bid, &ask);
     if (d->order_type == ORDER_LIMIT &&
-        signal_price(&d->rule, wish->side, bid, ask, &price) != KEEL_OK)
+        signal_price(&d->rule, wish->side, of->bid, of->ask, &price) != KEEL_OK)
         return keel_fail(c, KEEL_UNDEFINED, "there is no price to set the limit by");
     PUT(&out, strategy_id, d->id);
-    PUT(&out, symbol, v->symbol);
+    PUT(&out, symbol, of->symbol);
     PUT(&out, side, (int)wish->side);
     PUT(&out, quantity, wish->quantity);
     PUT(&out, reason, wish->reason);
     PUT(&out, client_order_id, id);
+    if (of->prediction_id != NULL)
+        PUT(&out, prediction_id, of->prediction_id);
     PUT(&r, strategy_id, d->id);
     PUT(&r, client_order_id, id);
-    PUT(&r, symbol, v->symbol);
+    PUT(&r, symbol, of->symbol);
     PUT(&r, side, (int)wish->side);
     PUT(&r, quantity, wish->quantity);
     PUT(&r, order_type, (int)d->order_type);
@@ -163,7 +160,7 @@ static enum keel_status order_of_signal(struct keel_call *c, const struct strate
     PUT(&r, valid_ms, d->valid_ms);
 
     enum keel_status st =
-        keel_publish(c, "strategy.priority.signal", v->symbol, v->ts_close, 0, &out);
+        keel_publish(c, "strategy.priority.signal", of->symbol, of->as_of, 0, &out);
 
     return st == KEEL_OK ? keel_spawn(c, "execute_internal", &r) : st;
 }
@@ -189,35 +186,50 @@ static struct strategy_memory *memory_of(struct strategy_state *s, struct strate
     return m;
 }
 
-static void consider(struct keel_call *c, struct strategy_def *d, const struct keel_vector *v)
+/* view: figures and close; the holdings are filled in here. Returns whether an order came of it. */
+static bool consider(struct keel_call *c, struct strategy_def *d, struct strategy_memory *m,
+                     const struct cause *of, struct signal_view *view)
 {
-    struct strategy_state *s = c->state;
-    const struct strategy_holding *h = strategy_holding_of(s, 's', d->id, v->symbol, false);
-    struct signal_view view = {.close = v->close};
-    struct strategy_memory *m = memory_of(s, d, v->symbol);
-    struct signal_memory next;
+    const struct strategy_holding *h = strategy_holding_of(c->state, 's', d->id, of->symbol, false);
+    struct signal_memory next = m->signal;
     struct signal_wish wish;
+    bool signals;
 
-    if (m == NULL || v->close <= 0 || !find_inputs(d, v, view.value))
-        return;
-    next = m->signal;
     if (h != NULL) {
-        view.position = h->position.quantity;
-        view.open_buy = h->open[ORDER_BUY];
-        view.open_sell = h->open[ORDER_SELL];
+        view->position = h->position.quantity;
+        view->open_buy = h->open[ORDER_BUY];
+        view->open_sell = h->open[ORDER_SELL];
     }
-    if (signal_next(&d->rule, &next, &view, c->arena, &wish)) {
-        enum keel_status st = order_of_signal(c, d, v, &wish);
+    signals = signal_next(&d->rule, &next, view, c->arena, &wish);
+    if (signals) {
+        enum keel_status st = order_of_signal(c, d, of, &wish);
 
         if (st != KEEL_OK) {
-            /* Not remembered, so the next vector signals it again if it still holds. */
+            /* Not remembered, so the next record signals it again if it still holds. */
             keel_log_often(KEEL_LOG_WARN, "signal_not_executed",
-                           "strategy_id=%s symbol=%s status=%s", d->id, v->symbol,
+                           "strategy_id=%s symbol=%s status=%s", d->id, of->symbol,
                            keel_status_name(st));
-            return;
+            return false;
         }
     }
     m->signal = next;
+    return signals;
+}
+
+static void consider_vector(struct keel_call *c, struct strategy_def *d,
+                            const struct keel_vector *v)
+{
+    struct strategy_state *s = c->state;
+    const struct strategy_mark *mark = strategy_mark_of(s, v->symbol);
+    struct strategy_memory *m = memory_of(s, d, v->symbol);
+    struct signal_view view = {.close = v->close};
+    const struct cause of = {.symbol = v->symbol,
+                             .as_of = v->ts_close,
+                             .bid = v->has_bid ? v->bid : mark != NULL ? mark->bid : 0,
+                             .ask = v->has_ask ? v->ask : mark != NULL ? mark->ask : 0};
+
+    if (m != NULL && v->close > 0 && find_inputs(d, v, view.value))
+        consider(c, d, m, &of, &view);
 }
 
 enum keel_status bus_vector(struct keel_call *c)
@@ -230,8 +242,72 @@ enum keel_status bus_vector(struct keel_call *c)
 
         if (d != NULL && d->status == STRATEGY_RUNNING && strcmp(d->spec, v->spec) == 0 &&
             trades(d, v->symbol))
-            consider(c, d, v);
+            consider_vector(c, d, v);
     }
+    return KEEL_OK;
+}
+
+/* ---- predictions ---- */
+
+static double rise_of(const struct keel_prediction *p)
+{
+    enum { UP, DOWN };
+
+    return p->direction == UP ? p->confidence : p->direction == DOWN ? 1 - p->confidence : 0.5;
+}
+
+/* One that a newer one has replaced. A stamp older than its whole validity is of a session that began anew. */
+static bool is_replaced(const struct keel_prediction *p, const struct strategy_memory *m)
+{
+    return p->as_of <= m->predicted_ns && m->predicted_ns - p->as_of < p->expires_at - p->as_of;
+}
+
+static bool is_of_model(const struct strategy_def *d, const struct keel_prediction *p)
+{
+    return d->status == STRATEGY_RUNNING && d->rule.kind == SIGNAL_MODEL &&
+           strcmp(d->rule.model, p->model_id) == 0 &&
+           (!p->has_spec || strcmp(d->spec, p->spec) == 0) && trades(d, p->symbol);
+}
+
+static void consider_prediction(struct keel_call *c, struct strategy_def *d,
+                                const struct keel_prediction *p)
+{
+    struct strategy_state *s = c->state;
+    const struct strategy_mark *mark = strategy_mark_of(s, p->symbol);
+    struct strategy_memory *m = memory_of(s, d, p->symbol);
+    struct signal_view view = {.value = {rise_of(p)}};
+    struct cause of = {.symbol = p->symbol, .prediction_id = p->prediction_id, .as_of = p->as_of};
+
+    if (m == NULL || is_replaced(p, m))
+        return;
+    m->predicted_ns = p->as_of;
+    if (strategy_now(s) >= p->expires_at) {
+        s->predictions_expired++;
+        return;
+    }
+    if (mark == NULL)
+        return;
+    of.bid = mark->bid;
+    of.ask = mark->ask;
+    view.close = mark->bid + (mark->ask - mark->bid) / 2;
+    s->model_signals += consider(c, d, m, &of, &view);
+}
+
+enum keel_status bus_prediction(struct keel_call *c)
+{
+    struct strategy_state *s = c->state;
+    const struct keel_prediction *p = c->arg;
+
+    if (!p->has_direction || !p->has_confidence)
+        return KEEL_OK; /* of a model that does not say where the price goes */
+    for (size_t i = 0; i < s->strategies.cap; i++) {
+        struct strategy_def *d = s->strategies.slot[i].value;
+
+        if (d != NULL && is_of_model(d, p))
+            consider_prediction(c, d, p);
+    }
+    keel_gauge(c->rt, "model_signals", (double)s->model_signals);
+    keel_gauge(c->rt, "predictions_expired", (double)s->predictions_expired);
     return KEEL_OK;
 }
 

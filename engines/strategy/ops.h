@@ -42,7 +42,9 @@ KEEL_RECORD(strategy_options, STRATEGY_OPTIONS);
     X(S, STR, slow, "sma_20", 1, 31, "feature", "ma_cross: the slow average")                                        \
     X(S, F64, rsi_low, "30", 0, 100, "", "rsi_reversion: buys when rsi_14 falls below")                              \
     X(S, F64, rsi_high, "70", 0, 100, "", "rsi_reversion: sells when rsi_14 rises above")                            \
-    X(S, F64, threshold, "0.6", 0, 1, "fraction", "imbalance: acts beyond it, either way")                           \
+    X(S, F64, threshold, "0.6", 0, 1, "fraction",                                                                    \
+      "imbalance: acts beyond it, either way; model: on a probability above it")                                     \
+    X(S, STR, model_id, "price_model", 1, 31, "", "model: whose predictions it acts on")                             \
     X(S, DEC, quantity, KEEL_OPT, 1e-9, 1e9, "quantity", "size of an order; this or notional")                       \
     X(S, DEC, notional, KEEL_OPT, 1e-9, 9.2e9, "currency", "value of an order; this or quantity")                    \
     X(S, DEC, max_position, KEEL_OPT, 1e-9, 9.2e9, "quantity or currency",                                           \
@@ -72,11 +74,12 @@ KEEL_RECORD(strategy_parameters, STRATEGY_PARAMETERS);
     X(S, I64, valid_ms, KEEL_OPT, 1, 60000, "ms", "sent within this or not at all")
 KEEL_RECORD(execute_request, EXECUTE_REQUEST);
 
+#define STRATEGY_KINDS "ma_cross|rsi_reversion|imbalance|model" /* as enum signal_kind, from 1 on */
 #define STRATEGY_REQUEST(X, S)                                                                                       \
     X(S, STR, strategy_id, KEEL_OPT, 1, 64, "", "absent: one is made")                                               \
     X(S, STR, strategy_name, NULL, 1, 128, "", "for people")                                                         \
     X(S, STR, version, "1.0.0", 1, 32, "", "of the definition")                                                      \
-    X(S, ENUM, kind, KEEL_OPT, 0, 0, "ma_cross|rsi_reversion|imbalance", "absent: only executes what it is told to")  \
+    X(S, ENUM, kind, KEEL_OPT, 0, 0, STRATEGY_KINDS, "absent: only executes what it is told to")                     \
     X(S, STR, portfolio_id, "main", 1, 64, "", "portfolio of its orders")                                            \
     X(S, STR, venue, "paper", 1, 32, "", "venue of its orders")                                                      \
     X(S, STRS, symbols, KEEL_OPT, 1, STRATEGY_SYMBOLS, "", "what it trades; absent: every symbol there is")                             \
@@ -132,6 +135,7 @@ const char *strategy_status_name(enum strategy_status s);
 struct strategy_memory {
     char symbol[ORDER_SYMBOL_LEN + 1];
     struct signal_memory signal;
+    int64_t predicted_ns; /* as_of of the newest prediction */
 };
 
 struct strategy_def {
@@ -218,6 +222,7 @@ struct strategy_state {
     bool reconciled;    /* nothing of before the start is unresolved */
     char epoch[16];     /* of ids that we make */
     uint64_t n_ids;
+    uint64_t model_signals, predictions_expired; /* of this process */
 };
 
 /* ---- journal.c ---- */
@@ -293,7 +298,7 @@ bool strategy_is_id(const char *s); /* [A-Za-z0-9._:-]+ */
 const char *strategy_symbol(struct keel_arena *a, const char *s);
 
 /* ---- bus.c ---- */
-keel_step_fn bus_vector, bus_quote, bus_book, bus_trade, timer_tick, timer_sweep;
+keel_step_fn bus_vector, bus_prediction, bus_quote, bus_book, bus_trade, timer_tick, timer_sweep;
 
 /* ---- api.c ---- */
 keel_step_fn api_strategies, api_strategy_post, api_strategy_get, api_strategy_delete, api_deploy,

@@ -1,4 +1,4 @@
-/* The three rules differ only in which zone the figures are in; entering a zone, sizes and bounds
+/* The four rules differ only in which zone the figures are in; entering a zone, sizes and bounds
  * are common. */
 #include "signal.h"
 
@@ -16,6 +16,8 @@ const char *signal_rule_wrong(const struct signal_rule *r)
         return "0 < rsi_low < rsi_high < 100 must hold";
     if (r->kind == SIGNAL_IMBALANCE && !(r->threshold > 0 && r->threshold < 1))
         return "threshold must be between 0 and 1";
+    if (r->kind == SIGNAL_MODEL && !(r->threshold >= 0.5 && r->threshold < 1))
+        return "threshold is a probability: 0.5 <= threshold < 1 must hold";
     if ((r->quantity > 0) == (r->notional > 0))
         return "exactly one of quantity and notional must be given";
     if (r->max_position <= 0)
@@ -41,6 +43,7 @@ size_t signal_inputs(const struct signal_rule *r, char name[SIGNAL_INPUTS][SIGNA
     case SIGNAL_IMBALANCE:
         named(name[0], "book_imbalance");
         return 1;
+    case SIGNAL_MODEL:
     case SIGNAL_NONE:
         break;
     }
@@ -59,6 +62,8 @@ static int zone_of(const struct signal_rule *r, const struct signal_view *v, int
         return x < r->rsi_low ? 1 : x > r->rsi_high ? -1 : 0;
     case SIGNAL_IMBALANCE:
         return x > r->threshold ? 1 : x < -r->threshold ? -1 : 0;
+    case SIGNAL_MODEL:
+        return x > r->threshold ? 1 : 1 - x > r->threshold ? -1 : 0;
     case SIGNAL_NONE:
         break;
     }
@@ -101,6 +106,10 @@ static const char *reason_of(const struct signal_rule *r, const struct signal_vi
         return keel_arena_printf(a, "%s %.6g %s %.6g", name[0], v->value[0],
                                  buys ? "fell below" : "rose above",
                                  buys ? r->rsi_low : r->rsi_high);
+    if (r->kind == SIGNAL_MODEL)
+        return keel_arena_printf(a, "%s: %s with probability %.6g, above %.6g", r->model,
+                                 buys ? "up" : "down", buys ? v->value[0] : 1 - v->value[0],
+                                 r->threshold);
     return keel_arena_printf(a, "%s %.6g went beyond %.6g", name[0], v->value[0],
                              buys ? r->threshold : -r->threshold);
 }

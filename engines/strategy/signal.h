@@ -1,7 +1,7 @@
 /*
- * From a feature vector to what a strategy wants. A signal is an event: it is given when the
- * figures enter a zone (fast average above slow, RSI below its lower bound, imbalance beyond the
- * threshold), not while they stay there. Pure.
+ * From a feature vector or a prediction to what a strategy wants. A signal is an event: it is given
+ * when the figures enter a zone (fast average above slow, RSI below its lower bound, imbalance or
+ * the probability of a rise beyond the threshold), not while they stay there. Pure.
  */
 #ifndef STRATEGY_SIGNAL_H
 #define STRATEGY_SIGNAL_H
@@ -12,14 +12,15 @@
 #define SIGNAL_INPUTS   2
 #define SIGNAL_NAME_LEN 32
 
-enum signal_kind { SIGNAL_NONE, SIGNAL_MA_CROSS, SIGNAL_RSI_REVERSION, SIGNAL_IMBALANCE };
+enum signal_kind { SIGNAL_NONE, SIGNAL_MA_CROSS, SIGNAL_RSI_REVERSION, SIGNAL_IMBALANCE, SIGNAL_MODEL };
 
 struct signal_rule {
     enum signal_kind kind;
     char fast[SIGNAL_NAME_LEN],
         slow[SIGNAL_NAME_LEN];  /* ma_cross: names of the two averages: "ema_12" */
     double rsi_low, rsi_high;   /* 0..100 */
-    double threshold;           /* of the book imbalance, 0..1 */
+    double threshold;           /* of the book imbalance, 0..1; of a probability, 0.5..1 */
+    char model[SIGNAL_NAME_LEN]; /* model: whose predictions it acts on */
     int64_t quantity, notional; /* one of them > 0: size of an order */
     int64_t max_position; /* > 0, in the unit of the size: |position| with its open orders stays
                              within */
@@ -32,7 +33,8 @@ struct signal_rule {
 /* NULL, or one sentence on what is wrong with the rule. */
 const char *signal_rule_wrong(const struct signal_rule *r);
 
-/* Names of the features the rule looks at; returns how many (1 or 2). */
+/* Names of the features the rule looks at; returns how many (0 for a model: its one figure is the
+ * probability of a rise). */
 size_t signal_inputs(const struct signal_rule *r, char name[SIGNAL_INPUTS][SIGNAL_NAME_LEN]);
 
 /* What is remembered between two vectors of a symbol; zeroed at first, when nothing is known and
@@ -43,7 +45,7 @@ struct signal_memory {
 };
 
 struct signal_view {
-    double value[SIGNAL_INPUTS]; /* of signal_inputs, in its order */
+    double value[SIGNAL_INPUTS]; /* of signal_inputs, in its order; of a model P(rise) */
     int64_t close;               /* price at 1e-9, > 0 */
     int64_t position;            /* the strategy's own, signed */
     int64_t open_buy, open_sell; /* what its open and unknown orders may still fill */

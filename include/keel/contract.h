@@ -93,7 +93,8 @@ KEEL_RECORD(keel_vector, KEEL_VECTOR);
     X(S, ENUM, side, NULL, 0, 0, KEEL_SIDES, "what it wants")                                      \
     X(S, DEC, quantity, NULL, 0, 0, "quantity", "how much")                                        \
     X(S, STR, reason, NULL, 0, 160, "", "the figures that made it")                                \
-    X(S, STR, client_order_id, KEEL_OPT, 1, 64, "", "the order it became")
+    X(S, STR, client_order_id, KEEL_OPT, 1, 64, "", "the order it became")                         \
+    X(S, STR, prediction_id, KEEL_OPT, 1, 64, "", "the prediction it acts on")
 KEEL_RECORD(keel_signal, KEEL_SIGNAL);
 
 #define KEEL_FEE(X, S)                                                                             \

@@ -6,7 +6,7 @@ import unittest
 from decimal import Decimal
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from keeltest import Folder, free_offset, keel, shared  # noqa: E402
+from keeltest import Folder, HYBRID, free_offset, keel, shared  # noqa: E402
 
 
 def session(test, *args, env=None):
@@ -21,9 +21,30 @@ def session(test, *args, env=None):
     test.assertTrue(got["ok"], out)
     test.assertTrue(all(c["ok"] for c in got["checks"]), out)
     test.assertEqual(got["ledger_sum"], "0")
+    test.assertEqual(len(got["stages"]), 9)
     for engine, stage in got["stages"].items():
         test.assertEqual(stage["dropped"], 0, engine)
+    names = [c["name"] for c in got["checks"]]
+    for name in ("received_is_published", "fills_agree", "positions_agree", "equity_is_pnl", "analytics_equity_is_portfolios",
+                 "features_are_predictions", "predictions_published", "critical_operations"):
+        test.assertEqual(names.count(name), 1, names)
+    if (env or {}).get("ENABLE_HYBRID", HYBRID) != "false":
+        test.assertGreaterEqual(len(got["critical"]), 8, got["critical"])
+        for name, op in got["critical"].items():
+            test.assertTrue(op["count"] > 0 and op["p50_us"] > 0 and op["p99_us"] >= op["p50_us"], name)
     return got
+
+
+def model_predicted(test, got):
+    """Trained in the session itself, on its vectors: nothing before that, everything after."""
+    m = got["models"]["price_model"]
+    test.assertEqual(m["version"], 1, m)
+    test.assertGreaterEqual(m["vectors_before_ready"], 300, m)
+    test.assertGreater(m["predictions"], 0, m)
+    test.assertEqual(m["vectors_ready"], m["predictions"] + m["refused"]["missing"] + m["refused"]["out_of_range"], m)
+    test.assertEqual(m["training"]["better"], m["training"]["log_loss"] < m["training"]["baseline_log_loss"], m)
+    test.assertLessEqual(m["signals"], m["predictions"], m)
+    test.assertLessEqual(m["orders"], m["signals"], m)
 
 
 class Simulated(unittest.TestCase):
@@ -36,6 +57,8 @@ class Simulated(unittest.TestCase):
         self.assertGreaterEqual(got["orders_partially_filled"], 1)
         self.assertGreaterEqual(got["fills"], 5)
         self.assertEqual(len(got["market"]["symbols"]), 8)
+        model_predicted(self, got)
+        self.assertGreater(got["models"]["price_model"]["orders"], 0, "the model's signal is one of the session's strategies")
 
     def test_hybrid(self):
         got = session(self, env={"ENABLE_HYBRID": "true"})
@@ -64,6 +87,7 @@ class Binance(unittest.TestCase):
         self.assertEqual((Decimal(str(last["best_bid"])), Decimal(str(last["best_ask"]))),
                          (Decimal("61659.7"), Decimal("61659.8")))
         self.assertGreaterEqual(got["fills"], 5)
+        return got
 
     def test_as_fast_as_the_slowest_reader(self):
         self.golden("max")

@@ -28,6 +28,7 @@ static struct signal_rule rule(enum signal_kind kind)
                             .rsi_low = 30,
                             .rsi_high = 70,
                             .threshold = 0.6,
+                            .model = "price_model",
                             .quantity = D(1),
                             .max_position = D(1),
                             .lot = D(0.001),
@@ -63,6 +64,12 @@ static const struct {
      SIGNAL_IMBALANCE,
      {{0, 0}, {0.7, 0}, {0.9, 0}, {0.2, 0}, {-0.61, 0}, {-0.6, 0}, {0.61, 0}},
      "-B--S-B"},
+    {"a model that is sure of a rise, then of a fall",
+     SIGNAL_MODEL,
+     {{0.5, 0}, {0.59, 0}, {0.61, 0}, {0.8, 0}, {0.41, 0}, {0.39, 0}, {0.7, 0}},
+     "--B--SB"},
+    {"a model at its threshold is not sure enough", SIGNAL_MODEL, {{0.5, 0}, {0.6, 0}}, "--"},
+    {"a model's first word is no signal", SIGNAL_MODEL, {{0.9, 0}, {0.9, 0}, {0.2, 0}}, "--S"},
 };
 
 START_TEST(walks)
@@ -188,6 +195,8 @@ START_TEST(names_of_the_inputs)
     ck_assert_str_eq(name[0], "book_imbalance");
     r.kind = SIGNAL_NONE;
     ck_assert_uint_eq(signal_inputs(&r, name), 0);
+    r.kind = SIGNAL_MODEL; /* acts on predictions, so no vector moves it */
+    ck_assert_uint_eq(signal_inputs(&r, name), 0);
 }
 END_TEST
 
@@ -220,6 +229,12 @@ START_TEST(wrong_rules)
     r = good;
     r.kind = SIGNAL_IMBALANCE;
     r.threshold = 1;
+    ck_assert_ptr_nonnull(signal_rule_wrong(&r));
+    r.kind = SIGNAL_MODEL;
+    ck_assert_ptr_nonnull(signal_rule_wrong(&r));
+    r.threshold = 0.5;
+    ck_assert_ptr_null(signal_rule_wrong(&r));
+    r.threshold = 0.49; /* both sides of it would be zones at once */
     ck_assert_ptr_nonnull(signal_rule_wrong(&r));
 }
 END_TEST

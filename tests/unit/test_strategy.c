@@ -1007,6 +1007,93 @@ START_TEST(the_same_vector_makes_one_order)
 }
 END_TEST
 
+/* What model says of BTCUSDT's price at session second `at`; to be used until `until`. */
+static void predict(const char *model, const char *spec, const char *says, double confidence, int64_t at,
+                    int64_t until)
+{
+    record("prediction", "ml.priority.prediction",
+           keel_arena_printf(arena,
+                             "{\"prediction_id\":\"P-%lld\",\"model_id\":\"%s\",\"version\":1,\"symbol\":"
+                             "\"BTCUSDT\",\"spec\":\"%s\",\"direction\":\"%s\",\"confidence\":%g,"
+                             "\"backend\":\"c\",\"as_of\":%lld,\"expires_at\":%lld}",
+                             (long long)at, model, spec, says, confidence, (long long)at,
+                             (long long)until));
+    while (keel_calls_live(rt) > 0)
+        uv_run(rt->loop, UV_RUN_ONCE);
+}
+
+static void orders_are(const char *n)
+{
+    want("GET", "/orders?strategy_id=m", NULL, 200);
+    same("count", n);
+}
+
+#define MINUTE (60LL * 1000000000)
+
+START_TEST(a_strategy_acts_on_predictions)
+{
+    open_engine();
+    want("POST", "/strategies",
+         "{\"strategy_id\":\"m\",\"strategy_name\":\"m\",\"kind\":\"model\",\"parameters\":{"
+         "\"threshold\":0.6,\"notional\":\"50\",\"max_position\":\"100\",\"lot\":\"0.1\"}}",
+         200);
+    want("POST", "/strategies/m/deploy", NULL, 200);
+    want("POST", "/strategies/m/start", NULL, 200);
+    market();
+    int64_t t = session_ns;
+    predict("price_model", "1m", "UP", 0.55, t, t + MINUTE);
+    predict("price_model", "1m", "UP", 0.59, t + 1, t + MINUTE);
+    orders_are("0"); /* not sure enough */
+    predict("price_model", "5m", "UP", 0.9, t + 2, t + MINUTE);
+    predict("other_model", "1m", "UP", 0.9, t + 2, t + MINUTE);
+    orders_are("0"); /* of other bars, of another model */
+    predict("price_model", "1m", "UP", 0.61, t + 3, t + MINUTE);
+    orders_are("1");
+    same("orders.0.side", "BUY");
+    same("orders.0.state", "FILLED");
+    same("orders.0.quantity", "0.5"); /* 50 at the middle of 99 and 101 */
+    same("orders.0.price", "101");
+    predict("price_model", "1m", "DOWN", 0.9, t + 3, t + MINUTE);
+    predict("price_model", "1m", "DOWN", 0.9, t + 2, t + MINUTE);
+    orders_are("1"); /* the newest has been acted on: one that is not newer is of no interest */
+    predict("price_model", "1m", "DOWN", 0.9, t + 4, t + 5);
+    orders_are("1"); /* expired on the way */
+    vector(9, 10);
+    vector(11, 10);
+    orders_are("1"); /* vectors are not what it acts on */
+    market();
+    t = session_ns;
+    predict("price_model", "1m", "DOWN", 0.7, t, t + MINUTE);
+    orders_are("2");
+    same("orders.0.side", "SELL");
+    want("POST", "/strategies/m/stop", "{}", 200);
+    predict("price_model", "1m", "UP", 0.9, t + 1, t + MINUTE);
+    orders_are("2");
+    close_engine();
+}
+END_TEST
+
+START_TEST(no_prediction_trades_without_a_market)
+{
+    open_engine();
+    want("POST", "/strategies",
+         "{\"strategy_id\":\"m\",\"strategy_name\":\"m\",\"kind\":\"model\",\"parameters\":{"
+         "\"threshold\":0.6,\"quantity\":\"1\"}}",
+         200);
+    want("POST", "/strategies/m/deploy", NULL, 200);
+    want("POST", "/strategies/m/start", NULL, 200);
+    int64_t t = session_ns;
+    predict("price_model", "1m", "FLAT", 0.5, t, t + MINUTE);
+    predict("price_model", "1m", "UP", 0.9, t + 1, t + MINUTE);
+    orders_are("0");
+    market();
+    predict("price_model", "1m", "FLAT", 0.5, t + 2, t + MINUTE);
+    predict("price_model", "1m", "UP", 0.9, t + 3, t + MINUTE);
+    orders_are("1");
+    close_engine();
+}
+END_TEST
+
 START_TEST(resting_orders_of_a_strategy_age)
 {
     open_engine();
@@ -1063,6 +1150,10 @@ static const struct {
      "\"quantity\":1,"
      "\"order_type\":\"MARKET\",\"time_in_force\":\"GTC\"}}",
      200, 422},
+    {"a model that acts on less than even odds",
+     "{\"strategy_id\":\"s\",\"strategy_name\":\"s\",\"kind\":\"model\",\"parameters\":{\"quantity\":1,"
+     "\"threshold\":0.4}}",
+     200, 422},
     {"good",
      "{\"strategy_id\":\"s\",\"strategy_name\":\"s\",\"kind\":\"rsi_reversion\",\"parameters\":{"
      "\"notional\":\"100\"}}",
@@ -1116,6 +1207,8 @@ int main(void)
     tcase_add_test(tc, a_late_order_is_not_sent);
     tcase_add_test(tc, a_strategy_trades);
     tcase_add_test(tc, the_same_vector_makes_one_order);
+    tcase_add_test(tc, a_strategy_acts_on_predictions);
+    tcase_add_test(tc, no_prediction_trades_without_a_market);
     tcase_add_test(tc, resting_orders_of_a_strategy_age);
     tcase_add_loop_test(tc, definitions, 0, (int)KEEL_COUNT(definition));
     suite_add_tcase(s, tc);
