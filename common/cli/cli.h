@@ -1,4 +1,4 @@
-/* The program `keel`: supervisor (`up`), session driver (`demo`) and client (`status`, `tail`, `order`). One thread. */
+/* The program `keel`: supervisor (`up`), session driver (`demo`) and client (`status`, `order`, `models`, `tail`). One thread. */
 #ifndef KEEL_CLI_H
 #define KEEL_CLI_H
 
@@ -77,6 +77,7 @@ int cli_demo(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_tail(int argc, char **argv);
 int cli_order(int argc, char **argv);
+int cli_models(int argc, char **argv);
 int cli_logs(int argc, char **argv);
 
 /* Options: name, whether it takes a value, help. Values land in val[i] (NULL: not given). */

@@ -20,6 +20,7 @@ static const struct {
     {"demo", cli_demo, "run a market session from data to ledger and report it"},
     {"status", cli_status, "one line per engine: health, breaker, uptime, operations"},
     {"order", cli_order, "place, show or cancel an order"},
+    {"models", cli_models, "list, train and promote the models of ml"},
     {"tail", cli_tail, "follow a bus topic"},
     {"logs", cli_logs, "show the logs of a system started by keel up or keel demo"},
 };

@@ -54,7 +54,7 @@ class Options(unittest.TestCase):
     def test_help_and_mistakes(self):
         code, out = keel("--help")
         self.assertEqual(code, 0)
-        for command in ("up", "demo", "status", "order", "tail", "logs"):
+        for command in ("up", "demo", "status", "order", "models", "tail", "logs"):
             self.assertIn(command, out)
             code, text = keel(command, "--help")
             self.assertEqual(code, 0)

@@ -11,7 +11,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from keeltest import Chain, wait_for  # noqa: E402
+from keeltest import Chain, keel, wait_for  # noqa: E402
 
 OLD = 86400000  # ms: the session is over while these tests still ask
 
@@ -123,6 +123,42 @@ class Models(unittest.TestCase):
         self.assertIn(self.ml.post("/ml/critical-predict/price_model", body).status, (200, 422))
         bad = self.ml.post("/models/price_model/train", {})
         self.assertEqual((bad.status, bad.json["code"]), (422, "missing"), bad)
+
+    def models(self, *args, env=None):
+        return keel("models", *args, env=dict({"ML_URL": f"http://127.0.0.1:{self.ml.port}"}, **(env or {})))
+
+    def test_command_line(self):
+        code, out = self.models("list")
+        self.assertEqual((code, len(out.splitlines())), (0, 7), out)
+        self.assertRegex(out, r"price_model +(ready|not_promoted)")
+        self.assertRegex(out, r"regime_detector +disabled")
+        before = self.version()["version"]
+        code, out = self.models("train", "price_model", "--seed", "9", "--horizon=4", "--l2", "5", "--promote")
+        self.assertEqual(code, 0, out)
+        new = self.version()
+        self.assertEqual((new["training"]["seed"], new["weights"]["horizon"], new["training"]["l2"]), (9, 4, 5))
+        for words in (f"version {new['version']}", "log-loss", "baseline", new["sha256"], "\npromoted: "):
+            self.assertIn(words, out)
+        code, out = self.models("promote", "price_model", str(before))
+        self.assertEqual((code, self.version()["version"]), (0, before), out)
+        code, out = self.models("rollback", "price_model")
+        self.assertEqual((code, self.version()["version"]), (0, new["version"]), out)
+        self.assertEqual(self.models("promote", "price_model", str(before))[0], 0)
+        code, out = self.models("show", "price_model")
+        self.assertEqual(code, 0)
+        self.assertIn(f"version {before} (serving)", out)
+        for code, words, args in ((1, "there is no model", ("show", "oracle")), (1, "there is no version 999", ("promote", "price_model", "999")),
+                                  (1, "model_disabled", ("train", "regime_detector")), (1, "not_trainable", ("train", "anomaly_detector")),
+                                  (1, "folds", ("train", "price_model", "--folds", "0")),
+                                  (1, "not_trained", ("train", "price_model", "--horizon", "999")),
+                                  (2, "--l2", ("train", "price_model", "--l2", "much")), (2, "models takes", ("teach", "price_model")),
+                                  (2, "VERSION", ("promote", "price_model", "first")), (2, "no model id", ("show", "a/b"))):
+            got, out = self.models(*args)
+            self.assertEqual(got, code, out)
+            self.assertIn(words, out)
+        code, out = self.models("list", env={"ML_URL": "http://127.0.0.1:1"})
+        self.assertEqual(code, 1)
+        self.assertIn("does not answer", out)
 
     def test_critical_path_under_load(self):
         for connections in (16, 64):
