@@ -30,14 +30,16 @@ struct api_ctx {
     double budget_ms, begun_ms;
 };
 
-static const char *upper(struct keel_arena *a, const char *s)
+/* In capitals; KEEL_INVALID fails the call: it is no symbol. */
+static enum keel_status take_symbol(struct keel_call *c, const char *text, const char **out)
 {
-    char *out = keel_arena_strdup(a, s);
+    char *symbol = keel_arena_alloc(c->arena, KEEL_SYMBOL_LEN + 1);
 
-    for (char *p = out; *p; p++)
-        if (*p >= 'a' && *p <= 'z')
-            *p = (char)(*p - 'a' + 'A');
-    return out;
+    if (!keel_symbol_normalise(text, symbol))
+        return keel_fail_as(c, KEEL_INVALID, "bad_symbol", "symbol",
+                            "symbol must be of the form [A-Z0-9][A-Z0-9._-]{0,31}");
+    *out = symbol;
+    return KEEL_OK;
 }
 
 /* ---- asking portfolio ---- */
@@ -387,10 +389,8 @@ static enum keel_status performance_asked(struct keel_call *c)
 
     if (st != KEEL_OK)
         return st;
-    if (arg->has_symbol) {
-        const struct ana_symbol *k;
-        x->symbol = upper(c->arena, arg->symbol);
-        k = ana_symbol_find(&s->market, x->symbol);
+    if (x->symbol) {
+        const struct ana_symbol *k = ana_symbol_find(&s->market, x->symbol);
         benchmark = k ? &k->returns : NULL;
     }
     x->from = ana_curve_since(&x->p->curve, keel_session_ns(c->rt) - arg->period_days * DAY_NS);
@@ -402,8 +402,12 @@ static enum keel_status performance_asked(struct keel_call *c)
 enum keel_status api_performance(struct keel_call *c)
 {
     const struct ana_performance *arg = c->arg;
+    struct api_ctx *x = keel_arena_alloc(c->arena, sizeof *x);
+    enum keel_status st = arg->has_symbol ? take_symbol(c, arg->symbol, &x->symbol) : KEEL_OK;
 
-    c->ctx = keel_arena_alloc(c->arena, sizeof(struct api_ctx));
+    if (st != KEEL_OK)
+        return st;
+    c->ctx = x;
     return ask_portfolio(c, arg->portfolio_id, ASK_NS, performance_asked);
 }
 
@@ -414,11 +418,10 @@ static enum keel_status ask_features(struct keel_call *c, keel_step_fn *next)
     const struct ana_symbol_query *q = c->arg;
     struct api_ctx *x = keel_arena_alloc(c->arena, sizeof *x);
     struct keel_peer_req req = {.peer = "features", .method = "GET", .budget_ns = ASK_NS};
+    enum keel_status st = take_symbol(c, q->symbol, &x->symbol);
 
-    x->symbol = upper(c->arena, q->symbol);
-    for (const char *p = x->symbol; *p; p++)
-        if (!((*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || (p > x->symbol && strchr("._-", *p))))
-            return keel_fail_as(c, KEEL_INVALID, "invalid", "symbol", "symbol must match [A-Z0-9][A-Z0-9._-]{0,31}");
+    if (st != KEEL_OK)
+        return st;
     req.path = keel_arena_printf(c->arena, "/features/%s", x->symbol);
     c->ctx = x;
     return keel_await_peer(c, &req, next);

@@ -87,11 +87,16 @@ static enum keel_status look(struct keel_call *c, const char *symbol, struct ans
 {
     const struct factor_options *o = keel_options(c->rt);
     struct factor_state *s = c->state;
-    const char *name = factor_upper(c->arena, symbol), *why = "";
-    const struct factor_symbol *sym = factor_symbol_find(s, name, false);
+    char *name = keel_arena_alloc(c->arena, KEEL_SYMBOL_LEN + 1);
+    const char *why = "";
+    const struct factor_symbol *sym;
     double before = keel_elapsed_ms(c);
     enum keel_status st;
 
+    if (!keel_symbol_normalise(symbol, name))
+        return keel_fail_as(c, KEEL_INVALID, "bad_symbol", "symbol",
+                            "symbol must be of the form [A-Z0-9][A-Z0-9._-]{0,31}");
+    sym = factor_symbol_find(s, name, false);
     if (!sym)
         return keel_fail_as(c, KEEL_NOTFOUND, "unknown_symbol", "symbol", "no %s bar of %s has been seen",
                             o->bar_spec, name);

@@ -49,7 +49,9 @@ static enum keel_status parse_sectors(struct keel_call *c, const struct factor_e
     if (keel_json_parse(c->arena, r->sectors, r->n_sectors, &top, &why) != KEEL_OK || top->type != KEEL_JOBJ)
         return keel_fail_as(c, KEEL_INVALID, "wrong_type", "sectors", "sectors must be an object of symbols");
     for (const struct keel_jval *v = top->child; v; v = v->next) {
-        const struct factor_symbol *sym = factor_symbol_find(s, factor_upper(c->arena, v->name), false);
+        char name[KEEL_SYMBOL_LEN + 1];
+        const struct factor_symbol *sym =
+            keel_symbol_normalise(v->name, name) ? factor_symbol_find(s, name, false) : NULL;
 
         if (v->type != KEEL_JSTR || v->len == 0 || v->len > 64)
             return keel_fail_as(c, KEEL_INVALID, "wrong_type", keel_arena_printf(c->arena, "sectors.%s", v->name),

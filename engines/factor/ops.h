@@ -104,7 +104,6 @@ size_t factor_row(const struct factor_universe *u, const struct factor_symbol *s
 /* Factors of a request, in its order; n 0: all. KEEL_INVALID fails the call: unknown, or there twice. */
 enum keel_status factor_ids_of(struct keel_call *c, const char *const *names, size_t n, int ids[FACTOR_N],
                                size_t *n_ids);
-const char *factor_upper(struct keel_arena *a, const char *s);
 /* Why a factor has no standardised exposures in this cross-section. */
 const char *factor_why_undefined(struct keel_arena *a, const struct factor_section *s, int f);
 

@@ -127,16 +127,6 @@ enum keel_status factor_ids_of(struct keel_call *c, const char *const *names, si
     return KEEL_OK;
 }
 
-const char *factor_upper(struct keel_arena *a, const char *s)
-{
-    char *out = keel_arena_strdup(a, s);
-
-    for (char *p = out; *p; p++)
-        if (*p >= 'a' && *p <= 'z')
-            *p = (char)(*p - 'a' + 'A');
-    return out;
-}
-
 const char *factor_why_undefined(struct keel_arena *a, const struct factor_section *s, int f)
 {
     if (s->count[f] < FACTOR_UNIVERSE)

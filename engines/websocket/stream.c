@@ -1,7 +1,6 @@
 /* The two WebSocket paths and what their clients may say. */
 #include "ops.h"
 
-#include <ctype.h>
 #include <string.h>
 
 #include "keel/clock.h"
@@ -38,28 +37,19 @@ enum keel_status stream_open(struct keel_call *c)
     return KEEL_OK;
 }
 
-static bool symbol_valid(const char *symbol)
-{
-    static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-
-    return strchr(first, symbol[0]) != NULL &&
-           strspn(symbol, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == strlen(symbol);
-}
-
 /* What is known of the symbol comes at once; then each quote and trade. */
 enum keel_status market_open(struct keel_call *c)
 {
     const struct ws_symbol *arg = c->arg;
     struct ws_state *s = c->state;
-    char *symbol = keel_arena_strdup(c->arena, arg->symbol);
+    char symbol[KEEL_SYMBOL_LEN + 1];
     struct hub_client *client;
     struct hub_channel *ch;
     struct keel_json w;
 
-    for (char *p = symbol; *p != '\0'; p++)
-        *p = (char)toupper((unsigned char)*p);
-    if (!symbol_valid(symbol))
-        return keel_fail_as(c, KEEL_INVALID, "bad_symbol", "symbol", "a symbol is letters, digits, '.', '_' and '-'");
+    if (!keel_symbol_normalise(arg->symbol, symbol))
+        return keel_fail_as(c, KEEL_INVALID, "bad_symbol", "symbol",
+                            "symbol must be of the form [A-Z0-9][A-Z0-9._-]{0,31}");
     client = hub_join(&s->hub, c->ws, symbol);
     ch = hub_find(&s->hub, symbol, true);
     if (ch != NULL) {

@@ -399,6 +399,7 @@ static const struct {
     {"a field there is not", "/analytics/realtime/main", "{\"depth\":1}", 400},
     {"no JSON", "/analytics/realtime/main", "{", 400},
     {"a portfolio there is not", "/analytics/realtime/nobody", "{}", 404},
+    {"a benchmark that is no symbol", "/analytics/performance/main", "{\"symbol\":\"-A\"}", 400},
     {"a period of nothing", "/analytics/performance/main", "{\"period_days\":0}", 400},
     {"a portfolio there is not", "/analytics/performance/nobody", "{}", 404},
 };
@@ -686,6 +687,8 @@ START_TEST(bounded)
 }
 END_TEST
 
+static const char *const no_symbol[] = {"A%20B", "-A", "_A", ".", "A%2FB", "%C3%84"};
+
 START_TEST(indicators)
 {
     const struct keel_jval *v;
@@ -722,7 +725,15 @@ START_TEST(indicators)
     v = ASK(200, "GET", "/analytics/symbol/BTCUSDT", NULL);
     IS(v, "fallback", "true");
     IS(v, "undefined/sma_20", "'features does not follow the symbol'");
-    ASK(400, "GET", "/analytics/symbol/A%20B", NULL);
+    for (size_t i = 0; i < KEEL_COUNT(no_symbol); i++) {
+        v = ASK(400, "GET", keel_arena_printf(arena, "/analytics/symbol/%s", no_symbol[i]), NULL);
+        IS(v, "code", "'bad_symbol'");
+        IS(v, "field", "'symbol'");
+        ck_assert_ptr_nonnull(strstr(keel_jstr(v, "detail"), "[A-Z0-9][A-Z0-9._-]{0,31}"));
+    }
+    v = ASK(400, "GET", "/analytics/technical-indicators/ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456", NULL); /* 33 */
+    IS(v, "field", "'symbol'");
+    ck_assert_ptr_nonnull(strstr(keel_jstr(v, "detail"), "32"));
     peer.features_http = 500;
     ASK(503, "GET", "/analytics/technical-indicators/BTCUSDT", NULL);
 }

@@ -330,6 +330,10 @@ START_TEST(bodies)
         NEAR(v, "results.0.value", z0[FACTOR_VOLATILITY]);
         NEAR(v, "results.1.value", z0[FACTOR_MOMENTUM]);
     }
+    v = ASK(400, "POST", "/factors/calculate/-S", "");
+    IS(v, "code", "'bad_symbol'");
+    IS(v, "field", "'symbol'");
+    IS(ASK(400, "GET", "/factors/results/S%200", NULL), "code", "'bad_symbol'");
     v = ASK(400, "POST", "/factors/calculate/S0", "[\"momentum\",\"TF5_SMA_20\"]");
     IS(v, "code", "'unknown_factor'");
     IS(v, "field", "'factor_ids[1]'");
