@@ -37,6 +37,8 @@
     X(S, I64, header_timeout_ms, "5000", 100, 60000, "ms", "time to deliver the request's header")                     \
     X(S, I64, body_timeout_ms, "10000", 100, 120000, "ms", "time to deliver the body")                                 \
     X(S, I64, idle_timeout_ms, "60000", 100, 3600000, "ms", "time a kept-alive connection may be idle")                \
+    X(S, I64, ws_ping_ms, "20000", 50, 3600000, "ms", "a WebSocket client is asked this often; at the third it did not answer, it is closed") \
+    X(S, I64, ws_stalled_ms, "10000", 100, 3600000, "ms", "time a WebSocket client's queue may stay full before it is closed") \
     X(S, I64, drain_ms, "10000", 0, 60000, "ms", "time calls in flight have at SIGTERM")                               \
     X(S, I64, workers, "0", 0, 64, "threads", "0: max(2, cores)")                                                      \
     X(S, I64, buffer_interval_ms, "25", 1, 1000, "ms", "priority and normal records wait at most this long (plain: 100)") \

@@ -31,9 +31,7 @@ enum {
     STAMP_ROOM = 64,
     MOST_FRAMES = 64,             /* calls of one session in flight */
     SWEEP_MS = 250,
-    PING_MS = 20000,
     MISSED_PONGS = 2,
-    STALLED_MS = 10000,
     LINGER_MS = 5000,             /* a close frame that was sent waits for its answer */
     SLOW_LINGER_MS = 60000,       /* one that was not yet sent, for the client to read what is before it */
     DRAIN_MS = 1000
@@ -586,9 +584,11 @@ static void end_as_slow(struct keel_ws *ws)
 
 static void sweep_open(struct keel_ws *ws, int64_t now)
 {
-    if (ws->refused_ns != 0 && now - ws->refused_ns >= STALLED_MS * KEEL_MS) {
+    const struct keel_core_options *o = ws->all->rt->core;
+
+    if (ws->refused_ns != 0 && now - ws->refused_ns >= o->ws_stalled_ms * KEEL_MS) {
         end_as_slow(ws);
-    } else if (now - ws->ping_ns >= PING_MS * KEEL_MS) {
+    } else if (now - ws->ping_ns >= o->ws_ping_ms * KEEL_MS) {
         if (ws->unanswered == MISSED_PONGS) {
             keel_ws_close(ws, 1008, "no_pong");
             return;

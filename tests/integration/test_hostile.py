@@ -28,7 +28,7 @@ def routes(engine):
 
 def raw(port, data, read_for=3.0, half_close=False):
     """Sends bytes as they are; what came back until the server closed or read_for passed, and whether it closed."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as s:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
         s.settimeout(read_for)
         s.sendall(data)
         if half_close:

@@ -38,6 +38,7 @@ class SlowRisk:
         while b"\r\n\r\n" not in data:
             more = conn.recv(65536)
             if not more:
+                conn.close()
                 return
             data += more
         if data.startswith(b"GET"):
@@ -54,8 +55,7 @@ class SlowRisk:
 
 
 def connect(port):
-    s = socket.create_connection(("127.0.0.1", port), timeout=10)
-    return s
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def read_answers(s, n):
@@ -94,18 +94,17 @@ class Http(unittest.TestCase):
         return e
 
     def test_never_deaf_after_the_limit(self):
-        e = self.engine(["--max-connections", "8", "--idle-timeout-ms", "700"])
+        e = self.engine(["--max-connections", "8", "--idle-timeout-ms", "300"])
         for _ in range(3):
-            idle = [connect(e.port) for _ in range(60)]
-            time.sleep(0.2)
+            idle = [connect(e.port) for _ in range(24)]
             with connect(e.port) as s:
                 s.sendall(get("/orders"))
                 status, _ = read_answers(s, 1)[0]
                 self.assertIn(status, (200, 503))
-            wait_for(lambda: e.get("/orders").status == 200, 5)
+            wait_for(lambda: e.get("/orders").status == 200)
             for s in idle:
                 s.close()
-        wait_for(lambda: e.get("/health/ready").status == 200, 5)
+        wait_for(lambda: e.get("/health/ready").status == 200)
 
     def test_pipelined_requests_are_answered_in_order(self):
         e = self.engine()
@@ -122,7 +121,7 @@ class Http(unittest.TestCase):
         socks = [connect(e.port) for _ in range(64)]
         for i, s in enumerate(socks):
             s.sendall(post("/orders", dict(ORDER, client_order_id=f"o{i}")))
-        wait_for(lambda: len(risk.waiting) > 0, 5)
+        wait_for(lambda: len(risk.waiting) > 0)
         self.assertEqual(e.get("/orders").status, 200)
         if os.environ.get("ENABLE_HYBRID") == "false":  # there an order waits for seconds: the answer came meanwhile
             self.assertEqual(select.select(socks, [], [], 0)[0], [])
@@ -138,10 +137,9 @@ class Http(unittest.TestCase):
         socks = [connect(e.port) for _ in range(8)]
         for i, s in enumerate(socks):
             s.sendall(post("/orders", dict(ORDER, client_order_id=f"w{i}")))
-        wait_for(lambda: len(risk.waiting) >= 8, 5)
-        start = time.monotonic()
-        self.assertEqual(e.stop(10), 0, e.log()[-2000:])
-        self.assertLess(time.monotonic() - start, 6)
+        wait_for(lambda: len(risk.waiting) >= 8)
+        # Less than what the orders would wait for risk (30 s in the plain engine): they were not waited for.
+        self.assertEqual(e.stop(25), 0, e.log()[-2000:])
         for s in socks:
             status, _ = read_answers(s, 1)[0]
             self.assertIn(status, (503, 504))
@@ -151,13 +149,14 @@ class Http(unittest.TestCase):
     def test_a_second_signal_ends_at_once(self):
         e = self.engine(["--drain-ms", "30000"])
         with connect(e.port) as s:
-            s.sendall(post("/orders", ORDER)[:-5]) # the drain waits for the rest of the body
-            time.sleep(0.2)
+            # The drain waits for the rest of the body, of which the engine knows once it answers who came later.
+            s.sendall(post("/orders", ORDER)[:-5])
+            self.assertEqual(e.get("/health/live").status, 200)
             e.p.terminate()
-            time.sleep(0.2)
+            wait_for(lambda: "draining" in e.log())
             self.assertIsNone(e.p.poll())
             e.p.terminate()
-            e.p.wait(2)
+            e.p.wait(25)
         self.assertEqual(e.p.returncode, 130)
 
     def test_header_and_body_limits(self):

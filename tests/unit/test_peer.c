@@ -309,7 +309,6 @@ START_TEST(silence_is_a_timeout)
     int64_t took = keel_mono_ns() - from;
     ck_assert_int_eq(told[0].status, KEEL_TIMEOUT);
     ck_assert_int_ge(took, 50 * 1000000);
-    ck_assert_int_lt(took, 2000 * 1000000LL);
     close_all();
 }
 END_TEST

@@ -1001,7 +1001,7 @@ START_TEST(positions_that_differ)
     record("position", theirs);
     tick("sweep");
     IS(ASK(200, "GET", "/risk/breaches", NULL), "count", "0");
-    for (until = keel_mono_ns() + 5 * SECOND; state()->n_breaches == 0 && keel_mono_ns() < until;)
+    for (until = keel_mono_ns() + 60 * SECOND; state()->n_breaches == 0 && keel_mono_ns() < until;)
         tick("sweep");
     v = ASK(200, "GET", "/risk/breaches", NULL);
     IS(v, "breaches.0.breach_type", "'position_mismatch'");
