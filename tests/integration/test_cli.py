@@ -20,7 +20,7 @@ class Up:
         self.p = subprocess.Popen([os.path.join(BIN, "keel"), "up", "--data-dir", self.folder, "--port-offset", str(self.offset),
                                    "--mode", "sim"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         test.addCleanup(self.stop)
-        wait_for(lambda: all(self.ready(n) for n in ENGINES), 30)
+        wait_for(lambda: all(self.ready(n) for n in ENGINES), 90)
 
     def ready(self, name):
         try:
@@ -39,7 +39,7 @@ class Up:
         if self.p.poll() is None:
             self.p.send_signal(signal.SIGINT)
             try:
-                self.p.wait(60)
+                self.p.wait(120)
             except subprocess.TimeoutExpired:
                 self.p.kill()
                 raise
@@ -83,13 +83,13 @@ class Options(unittest.TestCase):
             program = os.path.join(BIN, f"{name}-engine")
             for args, words in ((["--help"], "--redis-url"), (["--version"], "0."), (["--describe"], '"ops"'),
                                 (["--print-config"], '"redis_url"'), (["--check-config"], "")):
-                p = subprocess.run([program, *args], capture_output=True, text=True, timeout=20, cwd=Folder(self).path)
+                p = subprocess.run([program, *args], capture_output=True, text=True, timeout=60, cwd=Folder(self).path)
                 self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
                 self.assertIn(words, p.stdout)
             for args, env, words in ((["--prot", "1"], {}, "prot"), (["--port", "70000"], {}, "port"),
                                      ([], {"ENABLE_HYBRID": "perhaps"}, "ENABLE_HYBRID"), (["--http-host", "0.0.0.0"], {}, "READ_TOKEN")):
                 p = subprocess.run([program, "--data-dir", Folder(self).path, "--redis-url", "", "--port", "0", *args],
-                                   capture_output=True, text=True, timeout=20, env=dict(os.environ, **env))
+                                   capture_output=True, text=True, timeout=60, env=dict(os.environ, **env))
                 self.assertNotEqual(p.returncode, 0, f"{name} {args} {env}")
                 self.assertIn(words, p.stdout + p.stderr)
 
@@ -101,10 +101,10 @@ class Supervisor(unittest.TestCase):
         self.assertIn("portfolio", out)
         old = up.pid("risk")
         os.kill(old, signal.SIGKILL)
-        wait_for(lambda: up.pid("risk") != old and up.ready("risk"), 15)
+        wait_for(lambda: up.pid("risk") != old and up.ready("risk"), 60)
         redis = up.pid("redis")
         os.kill(redis, signal.SIGKILL)
-        wait_for(lambda: up.pid("redis") != redis, 15)
+        wait_for(lambda: up.pid("redis") != redis, 60)
         wait_for(lambda: all(up.get(n, "/health").json["status"] == "healthy" for n in ENGINES), 90)
         code, out = keel("status", "--port-offset", str(up.offset))
         self.assertEqual(code, 0, out)

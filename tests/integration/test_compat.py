@@ -10,7 +10,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from keeltest import ENGINES, TOP, Chain, wait_for  # noqa: E402
+from keeltest import ENGINES, TOP, Chain, heard, wait_for  # noqa: E402
 
 WORKING = ("marketdata", "features", "strategy", "risk", "portfolio")
 NUMBER, FLAG, TEXT, LIST, MAP = (int, float), bool, str, list, dict
@@ -76,20 +76,14 @@ class Compat(unittest.TestCase):
             assert got.status in (200, 201, 422), got
 
     def quote(self):
-        got = self.chain["marketdata"].post("/data/ingest", {"data": [
-            {"symbol": "AAPL", "data_type": kind, "source": "internal", "timestamp": time.time_ns() - 10**6,
-             "latency_ms": 1.0,
-             "data": data} for kind, data in (("quote", {"bid": 100, "bid_size": 50, "ask": 101, "ask_size": 50}),
-                                              ("trade", {"price": 100.5, "size": 3}))]})
-        assert got.status == 200, got
-
-        def known():
-            got = self.chain["risk"].post("/risk/critical-check/main", {"order": {
-                "client_order_id": "probe", "strategy_id": "manual", "symbol": "AAPL", "side": "BUY", "quantity": 1,
-                "price": 101}})
-            return got.status == 200 and got.json["decision"]["approved"]
-        wait_for(known)
-        time.sleep(0.2)  # strategy reads the same quote; nothing of it can be seen from outside
+        def tell():
+            got = self.chain["marketdata"].post("/data/ingest", {"data": [
+                {"symbol": "AAPL", "data_type": kind, "source": "internal", "timestamp": time.time_ns() - 10**6,
+                 "latency_ms": 1.0,
+                 "data": data} for kind, data in (("trade", {"price": 100.5, "size": 3}),
+                                                  ("quote", {"bid": 100, "bid_size": 50, "ask": 101, "ask_size": 50}))]})
+            assert got.status == 200, got
+        heard(self.chain, "quote", tell, ("strategy", "risk", "portfolio"))
 
     def call(self, engine, method, path, body=None, status=200, headers=None):
         got = self.chain[engine].call(method, path, body, headers)
@@ -289,7 +283,7 @@ class Compat(unittest.TestCase):
         items = [{"symbol": "LATE", "data_type": "trade", "source": "mock", "timestamp": 1,
                   "data": {"price": 1, "size": 1}}] * 5000
         body = json.dumps({"data": items})
-        got = self.chain["marketdata"].call("POST", "/data/ingest", body, {"X-Deadline-Ms": "1"})
+        got = self.chain["marketdata"].ask("POST", "/data/ingest", body, {"X-Deadline-Ms": "1"})
         self.assertEqual(got.status, 504, got)
         self.assertIsInstance(got.json["detail"], str)
 

@@ -44,7 +44,7 @@ class Market(unittest.TestCase):
         self.assertEqual(factor.get("/factors/results/BTCUSDT").status, 404)
         got = market.post("/feeds", {"kind": "simulate", "seed": 7, "duration_s": 60, "rate": 400, "speed": 0})
         self.assertIn(got.status, (200, 201), got)
-        known = wait_for(lambda: self.done(market) and market.get("/symbols").json["symbols"], 60)
+        known = wait_for(lambda: self.done(market) and market.get("/symbols").json["symbols"], 120)
         symbols = [s["symbol"] for s in known]
         bars = {s: market.get(f"/bars/{s}?spec=1s&limit=100").json["bars"] for s in symbols}
         for b in bars.values():

@@ -63,16 +63,16 @@ class Session:
                 md.call("DELETE", f"/feeds/{f['feed_id']}")
         for sid in ("trend", "flow", "patient"):
             self.chain["strategy"].post(f"/strategies/{sid}/stop")
-        wait_for(lambda: self.chain["strategy"].call("DELETE", "/orders?portfolio_id=main").status < 300, 30)
+        wait_for(lambda: self.chain["strategy"].call("DELETE", "/orders?portfolio_id=main").status < 300)
 
 
 class Kill(unittest.TestCase):
     def live(self, fsync, moments, flush_at=None):
         rng = random.Random(SEED + moments)
         s = Session(self, fsync)
-        wait_for(lambda: len(s.chain["strategy"].get("/fills?after=0&limit=5").json["fills"]) >= 5, 40)
+        wait_for(lambda: len(s.chain["strategy"].get("/fills?after=0&limit=5").json["fills"]) >= 5, 90)
         for k in range(moments):
-            time.sleep(rng.uniform(0.1, 0.9))
+            time.sleep(rng.uniform(0.05, 0.6))
             if k == flush_at:
                 self.assertTrue(s.chain.redis.command("FLUSHALL").startswith(b"+OK"))
                 continue
@@ -81,7 +81,7 @@ class Kill(unittest.TestCase):
                 victims.append(rng.choice([v for v in VICTIMS + OTHERS if v not in victims]))
             for v in victims:
                 s.kill(v)
-            time.sleep(rng.uniform(0.0, 0.5))
+            time.sleep(rng.uniform(0.0, 0.3))
             for v in victims:
                 s.revive(v)
         time.sleep(1.0)

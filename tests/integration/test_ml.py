@@ -54,8 +54,8 @@ class Models(unittest.TestCase):
         cls.ml = cls.chain["ml"]
         got = cls.chain["marketdata"].post("/feeds", {"kind": "simulate", "seed": 7, "duration_s": 150, "speed": 30})
         assert got.status == 200, got
-        wait_for(lambda: cls.ml.get("/models").json["models"][0]["status"] == "ready", 60)
-        wait_for(lambda: cls.chain["marketdata"].get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 60)
+        wait_for(lambda: cls.ml.get("/models").json["models"][0]["status"] == "ready", 120)
+        wait_for(lambda: cls.chain["marketdata"].get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 120)
 
     def predict(self, model, body, status=200):
         got = self.ml.post(f"/ml/critical-predict/{model}", body)

@@ -23,9 +23,9 @@ class Readme(unittest.TestCase):
         self.up = Process([os.path.join(BIN, "keel"), "up", "--data-dir", os.path.join(folder, "data"), "--port-offset",
                            str(self.offset)], {"ENABLE_HYBRID": "true", "REDIS_URL": ""},
                            os.path.join(folder, "up.log"))
-        self.addCleanup(self.up.stop, 60)
+        self.addCleanup(self.up.stop, 120)
         self.up.start()
-        wait_for(self.ready, 60, 0.1)
+        wait_for(self.ready, 120, 0.1)
 
     def ready(self):
         self.assertIsNone(self.up.p.poll(), self.up.log())
@@ -38,7 +38,7 @@ class Readme(unittest.TestCase):
     def run_curl(self, command):
         shifted = re.sub(r"127\.0\.0\.1:(\d+)", lambda m: f"127.0.0.1:{int(m[1]) + self.offset}", command.rstrip())
         return subprocess.run(["sh", "-c", shifted + " -w '\\n%{http_code}'"], capture_output=True, text=True,
-                              timeout=30)
+                              timeout=60)
 
     def test_every_curl(self):
         ports = set()
@@ -50,7 +50,7 @@ class Readme(unittest.TestCase):
                     self.assertEqual(got.returncode, 0, got.stderr)
                     self.assertLess(int(got.stdout.rsplit("\n", 1)[1]), 300, got.stdout)
             # The next block is about what this one put on the bus.
-            wait_for(self.settled, 10)
+            wait_for(self.settled)
         self.assertLessEqual({8200, 8500, 8700, 8800, 8900}, ports)
         fills = request(8700 + self.offset, "GET", "/fills?after=0").json["fills"]
         self.assertEqual([f["client_order_id"] for f in fills], ["readme-1"])

@@ -46,7 +46,7 @@ def picture(chain, portfolio="main"):
             "risk_fills": report["fills"], "held": report["reservations"] + report["open_orders"]}
 
 
-def settle(chain, seconds=90):
+def settle(chain, seconds=180):
     """Until every order has ended and the counts of fills agree; the last picture."""
     last = {}
 

@@ -114,6 +114,13 @@ class Answer:
         except ValueError:
             self.json = self.exact = None
 
+    def code(self):
+        return self.json.get("code") if isinstance(self.json, dict) else None
+
+    def is_busy(self):
+        """Nothing happened, for want of time."""
+        return self.status == 504 or (self.status, self.code()) == (503, "shed")
+
     def __repr__(self):
         return f"{self.status} {self.body[:600]!r}"
 
@@ -240,18 +247,16 @@ class Engine(Process):
 
     def call(self, method, path, body=None, headers=None):
         """
-        Asks as a patient user does. On a busy machine 503 `shed` and 504 are honest answers that say nothing happened, and
-        202 `unknown` is an order that is under way: the same again is answered when its time has come.
+        Asks as a patient user does. On a busy machine 503 `shed`, 503 `risk_unavailable` and 504 are honest answers that
+        say nothing happened, and 202 `unknown` is an order that is under way: the same again is answered in the end.
         """
         end, tries = time.monotonic() + 60, 0
         while True:
             got, tries = self.ask(method, path, body, headers), tries + 1
             got.again = tries > 1
-            code = got.json.get("code") if isinstance(got.json, dict) else None
             named = isinstance(body, dict) and "client_order_id" in body or "Idempotency-Key" in (headers or {})
-            busy = (got.status == 504 or (got.status, code) == (503, "shed") or
-                    got.status == 202 and got.json.get("status") == "unknown" and named)
-            if not busy or time.monotonic() > end:
+            busy = got.is_busy() or named and got.status == 202 and got.json.get("status") == "unknown"
+            if not busy and got.code() != "risk_unavailable" or time.monotonic() > end:
                 return got
             time.sleep(0.05)
 
