@@ -108,6 +108,7 @@ static enum keel_status breakers_begin(struct keel_call *c)
     keel_json_obj(&c->out, NULL);
     keel_json_str(&c->out, "engine", rt->engine->name);
     keel_json_arr(&c->out, "circuit_breakers");
+    rt->guard->tick(rt->guard_self, keel_mono_ns());
     rt->guard->breakers(rt->guard_self, &c->out, keel_mono_ns(), keel_wall_ns());
     keel_json_end(&c->out);
     keel_json_end(&c->out);
@@ -239,7 +240,7 @@ static void write_text_metrics(struct keel_call *c)
 
     keel_text_init(&t, c->arena, 16384);
     runtime_metrics(&t, rt);
-    rt->guard->metrics(rt->guard_self, &t, rt->engine->name);
+    rt->guard->metrics(rt->guard_self, &t, rt->engine->name, keel_mono_ns());
     if (rt->bus != NULL)
         keel_bus_metrics(rt, &t);
     keel_series_metrics(rt, &t);
@@ -319,6 +320,8 @@ const struct keel_op keel_builtin_ops[] = {
     BREAKER_CHANGE("circuit_breaker_reset", "reset", "Closes the breaker and forgets its window."),
     BREAKER_CHANGE("circuit_breaker_force_open", "force-open", "Keeps the breaker open."),
     BREAKER_CHANGE("circuit_breaker_disable", "disable", "The breaker lets everything through."),
+    BREAKER_CHANGE("circuit_breaker_metrics_only", "metrics-only",
+                   "The breaker counts and shows what it would do, and lets everything through."),
     BREAKER_CHANGE("circuit_breaker_enable", "enable", "The breaker works as it should."),
     {.id = "metrics", .on = KEEL_GET("/metrics"), .level = KEEL_HIGH, .begin = metrics_begin,
      .help = "Prometheus text, or JSON to Accept: application/json."},

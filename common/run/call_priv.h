@@ -107,6 +107,7 @@ struct keel_opts {
     enum keel_verb verb;
     struct keel_core_options *core;
     struct keel_peer_urls *urls;
+    struct keel_breaker_options *breaker;
     void *own; /* of engine->options; NULL without */
 };
 /* Defaults < file < environment < command line. KEEL_INVALID with one line in err. */

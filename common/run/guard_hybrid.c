@@ -31,9 +31,16 @@ static const struct { int64_t queue_delay_ns, loop_lag_ns; } shed_above[] = {
 
 /* ---- open and close ---- */
 
-static struct keel_breaker_row breaker_row(const struct keel_engine *engine)
+/* The engine's table, with the operator's options over it. */
+static struct keel_breaker_row breaker_row(const struct keel_engine *engine, const struct keel_breaker_options *o)
 {
     struct keel_breaker_row r = engine->breaker;
+    if (o != NULL && o->breaker_failures > 0)
+        r.failures = (uint32_t)o->breaker_failures;
+    if (o != NULL && o->breaker_successes > 0)
+        r.successes = (uint32_t)o->breaker_successes;
+    if (o != NULL && o->breaker_recovery_ms > 0)
+        r.recovery_ms = o->breaker_recovery_ms;
     if (r.failures == 0)
         r.failures = 5;
     if (r.recovery_ms == 0)
@@ -53,6 +60,22 @@ static int64_t hybrid_budget(void *self, const struct keel_op *op)
     return (op->deadline_ms != 0 ? op->deadline_ms : g->row.call_timeout_ms) * MS;
 }
 
+#define RATE_OFF 2.0 /* no share is as large */
+
+static void apply_options(struct keel_breaker_conf *c, const struct keel_breaker_options *o)
+{
+    keel_breaker_window_parse(o->breaker_window, c);
+    c->min_calls = (uint32_t)o->breaker_min_calls;
+    c->failure_rate = o->breaker_failure_rate > 0 ? o->breaker_failure_rate : RATE_OFF;
+    c->slow_rate = o->breaker_slow_rate > 0 ? o->breaker_slow_rate : RATE_OFF;
+    if (o->breaker_recovery_max_ms > 0)
+        c->recovery_cap_ns = o->breaker_recovery_max_ms * MS;
+    c->permits = (uint32_t)o->breaker_permits;
+    if (o->breaker_half_open_ms > 0)
+        c->half_open_ns = o->breaker_half_open_ms * MS;
+    c->half_open_next = o->breaker_half_open_next == 0 ? KEEL_OPENED : KEEL_CLOSED;
+}
+
 static struct keel_breaker_conf breaker_conf(struct hybrid *g, const struct keel_target_conf *t, uint64_t seed)
 {
     struct keel_breaker_conf c = keel_breaker_defaults();
@@ -64,7 +87,10 @@ static struct keel_breaker_conf breaker_conf(struct hybrid *g, const struct keel
     /* The verdict on a probe that hangs comes late; its permit must still be good then. */
     if (t->op != NULL && t->op->deadline_ms > 0)
         c.permit_ns += TIMEOUT_FACTOR * t->op->deadline_ms * MS;
+    c.half_open_ns = 2 * c.permit_ns;
     c.seed = seed;
+    if (g->env.breaker != NULL)
+        apply_options(&c, g->env.breaker);
     return c;
 }
 
@@ -82,6 +108,9 @@ static bool has_breaker(const struct keel_op *op)
     }
 }
 
+/* By index of the option's names. */
+static const uint8_t start_mode[] = {KEEL_MODE_NORMAL, KEEL_MODE_DISABLED, KEEL_MODE_METRICS_ONLY};
+
 static void target_init(struct hybrid *g, struct target *t, const struct keel_target_conf *conf, uint64_t seed)
 {
     const struct keel_op *op = conf->op;
@@ -95,13 +124,15 @@ static void target_init(struct hybrid *g, struct target *t, const struct keel_ta
         t->tracker = keel_tracker_new(conf->target_ns);
     struct keel_breaker_conf c = breaker_conf(g, conf, seed);
     keel_breaker_init(&t->breaker, &c);
+    if (g->env.breaker != NULL)
+        t->breaker.mode = start_mode[g->env.breaker->breaker_mode];
 }
 
 static enum keel_status hybrid_open(const struct keel_guard_env *env, void **self)
 {
     struct hybrid *g = keel_alloc(1, sizeof(*g));
     g->env = *env;
-    g->row = breaker_row(env->engine);
+    g->row = breaker_row(env->engine, env->breaker);
     g->targets = keel_alloc(env->n_targets, sizeof(*g->targets));
     for (uint32_t i = 0; i < env->n_targets; i++)
         target_init(g, &g->targets[i], &env->targets[i], env->seed + i);
@@ -128,6 +159,7 @@ static void report_transitions(struct hybrid *g, struct target *t)
     for (; t->seen_transitions < b->n_transitions; t->seen_transitions++) {
         const struct keel_breaker_event *ev = &b->last[t->seen_transitions % KEEL_COUNT(b->last)];
         t->openings += ev->to == KEEL_OPENED;
+        t->transitions[ev->from][ev->to]++;
         if (g->env.transition != NULL)
             g->env.transition(g->env.ctx, t->conf->name, ev);
     }
@@ -235,6 +267,18 @@ static void hybrid_refused(void *self, uint32_t target, enum keel_outcome o)
     keel_tracker_count(t->tracker, o);
 }
 
+static void hybrid_tick(void *self, int64_t now_ns)
+{
+    struct hybrid *g = self;
+    for (uint32_t i = 0; i < g->env.n_targets; i++) {
+        struct target *t = &g->targets[i];
+        if (!t->guarded || t->breaker.state == KEEL_CLOSED)
+            continue;
+        keel_breaker_tick(&t->breaker, now_ns);
+        report_transitions(g, t);
+    }
+}
+
 static enum keel_status hybrid_change(void *self, const char *target, const char *change, int64_t now_ns)
 {
     struct hybrid *g = self;
@@ -250,6 +294,8 @@ static enum keel_status hybrid_change(void *self, const char *target, const char
             keel_breaker_set_mode(&t->breaker, KEEL_MODE_DISABLED, now_ns);
         else if (strcmp(change, "enable") == 0)
             keel_breaker_set_mode(&t->breaker, KEEL_MODE_NORMAL, now_ns);
+        else if (strcmp(change, "metrics-only") == 0)
+            keel_breaker_set_mode(&t->breaker, KEEL_MODE_METRICS_ONLY, now_ns);
         else
             return KEEL_NOTFOUND;
         report_transitions(g, t);
@@ -322,5 +368,6 @@ const struct keel_guard keel_guard_hybrid = {
     .breakers = keel_hybrid_breakers,
     .change = hybrid_change,
     .metrics = keel_hybrid_metrics,
+    .tick = hybrid_tick,
     .close = hybrid_close,
 };

@@ -13,6 +13,7 @@ struct target {
     struct keel_tracker *tracker;
     uint64_t seen_transitions;
     uint64_t admitted, rejected, shed, openings;
+    uint64_t transitions[3][3]; /* by state left and entered; a change of mode is one too */
     uint64_t in_flight;
 };
 
@@ -26,6 +27,6 @@ struct hybrid {
 void keel_hybrid_health(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
 void keel_hybrid_performance(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
 void keel_hybrid_breakers(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
-void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine);
+void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine, int64_t now_ns);
 
 #endif

@@ -147,9 +147,10 @@ static void plain_health(void *self, struct keel_json *w, int64_t now_ns, int64_
     keel_json_end(w);
 }
 
-static void plain_metrics(void *self, struct keel_text *out, const char *engine)
+static void plain_metrics(void *self, struct keel_text *out, const char *engine, int64_t now_ns)
 {
     const struct plain *g = self;
+    (void)now_ns;
     keel_text_add(out, "# HELP keel_op_calls_total Calls by operation and outcome.\n"
                        "# TYPE keel_op_calls_total counter\n");
     for (uint32_t i = 0; i < g->n_targets; i++)

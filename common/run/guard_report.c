@@ -18,7 +18,7 @@ static const char *const outcome_name[KEEL_N_OUTCOME] = {
     "ok", "slow", "failure", "timeout", "rejected", "cancelled", "client",
 };
 static const char *const state_name[] = {"closed", "open", "half_open"};
-static const char *const mode_name[] = {"normal", "forced_open", "disabled"};
+static const char *const mode_name[] = {"normal", "forced_open", "disabled", "metrics_only"};
 
 static void write_us(struct keel_json *w, const char *key, double ns)
 {
@@ -143,12 +143,18 @@ static void write_target_performance(struct keel_json *w, const struct target *t
     keel_json_end(w);
 }
 
-/* How bad a breaker's state is for those who depend on it. */
-static int badness(const struct keel_breaker *b)
+/* As keel_breaker_state shows it. */
+static int state_figure(const struct keel_breaker *b)
 {
     if (b->mode == KEEL_MODE_DISABLED)
         return 0;
     return b->state == KEEL_OPENED ? 3 : b->state == KEEL_HALF_OPEN ? 2 : 1;
+}
+
+/* How bad a breaker's state is for those who depend on it. */
+static int badness(const struct keel_breaker *b)
+{
+    return b->mode == KEEL_MODE_METRICS_ONLY ? 0 : state_figure(b);
 }
 
 static bool is_worse(const struct keel_breaker *a, const struct keel_breaker *b)
@@ -172,12 +178,19 @@ static const struct target *worst_of(const struct hybrid *g)
     return worst;
 }
 
+static const char *health_state(const struct target *worst)
+{
+    if (worst == NULL)
+        return "closed";
+    return worst->breaker.mode == KEEL_MODE_METRICS_ONLY ? "metrics_only" : keel_breaker_state_name(&worst->breaker);
+}
+
 void keel_hybrid_health(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns)
 {
     const struct hybrid *g = self;
     const struct target *worst = worst_of(g);
     keel_json_obj(w, "circuit_breaker");
-    keel_json_str(w, "state", worst != NULL ? keel_breaker_state_name(&worst->breaker) : "closed");
+    keel_json_str(w, "state", health_state(worst));
     keel_json_u64(w, "failure_count", worst != NULL ? worst->breaker.consecutive_failures : 0);
     write_stamp(w, "last_failure_time", worst != NULL ? worst->breaker.last_failure_ns : 0, now_ns, wall_ns);
     keel_json_end(w);
@@ -237,7 +250,7 @@ static void write_worst_status(const struct hybrid *g, struct keel_json *w, int6
     keel_json_obj(w, "metrics");
     keel_json_u64(w, "total_requests", s.count);
     write_success(w, &s);
-    keel_json_f64(w, "failure_rate", 100 * keel_breaker_failure_rate(b));
+    keel_json_f64(w, "failure_rate", 100 * keel_breaker_failure_rate(b, now_ns));
     keel_json_u64(w, "consecutive_failures", b->consecutive_failures);
     write_mean_ms(w, "average_response_time_ms", &s);
     keel_json_u64(w, "state_changes", b->n_transitions);
@@ -330,31 +343,42 @@ static void write_transitions(struct keel_json *w, const struct keel_breaker *b,
     keel_json_end(w);
 }
 
+static void write_window(struct keel_json *w, const struct keel_breaker *b, const struct keel_breaker_counts *seen)
+{
+    bool is_time = b->conf.window_ns > 0;
+    keel_json_str(w, "kind", is_time ? "time" : "count");
+    if (is_time)
+        keel_json_fix(w, "seconds", (double)b->conf.window_ns / 1e9, 3);
+    else
+        keel_json_u64(w, "size", b->conf.window);
+    keel_json_u64(w, "calls", seen->calls);
+    keel_json_u64(w, "failures", seen->failures);
+    keel_json_u64(w, "slow", seen->slow);
+    keel_json_u64(w, "min_calls", b->conf.min_calls);
+}
+
 static void write_breaker(struct keel_json *w, const struct target *t, int64_t now_ns, int64_t wall_ns)
 {
     const struct keel_breaker *b = &t->breaker;
-    uint32_t in_use = 0;
-    for (uint32_t i = 0; i < b->conf.permits; i++)
-        in_use += b->permit_expiry[i] > now_ns;
-    bool waits = b->mode == KEEL_MODE_NORMAL && b->state == KEEL_OPENED;
+    struct keel_breaker_counts seen = keel_breaker_window(b, now_ns);
+    bool waits = b->mode != KEEL_MODE_FORCED_OPEN && b->state == KEEL_OPENED;
     keel_json_obj(w, NULL);
     keel_json_str(w, "name", t->conf->name);
     keel_json_str(w, "state", keel_breaker_state_name(b));
     keel_json_str(w, "mode", mode_name[b->mode]);
     keel_json_u64(w, "consecutive_failures", b->consecutive_failures);
-    keel_json_f64(w, "failure_rate", keel_breaker_failure_rate(b));
-    keel_json_f64(w, "slow_rate", keel_breaker_slow_rate(b));
+    keel_json_f64(w, "failure_rate", keel_breaker_failure_rate(b, now_ns));
+    keel_json_f64(w, "slow_rate", keel_breaker_slow_rate(b, now_ns));
     keel_json_obj(w, "window");
-    keel_json_u64(w, "size", b->conf.window);
-    keel_json_u64(w, "calls", b->ring_n);
-    keel_json_u64(w, "min_calls", b->conf.min_calls);
+    write_window(w, b, &seen);
     keel_json_end(w);
     keel_json_obj(w, "permits");
     keel_json_u64(w, "limit", b->conf.permits);
-    keel_json_u64(w, "in_use", in_use);
+    keel_json_u64(w, "in_use", keel_breaker_permits_out(b, now_ns));
     keel_json_end(w);
     keel_json_u64(w, "failures", b->n_failures);
     keel_json_u64(w, "rejected", b->n_rejected);
+    keel_json_u64(w, "would_reject", b->n_would_reject);
     write_stamp(w, "last_failure_time", b->last_failure_ns, now_ns, wall_ns);
     write_stamp(w, "next_probe", waits ? b->retry_at_ns : 0, now_ns, wall_ns);
     write_transitions(w, b, now_ns, wall_ns);
@@ -412,7 +436,79 @@ static void metric_duration(const struct target *t, struct keel_text *out, const
                   engine, name, h->n, engine, name, h->sum_ns / 1e9, engine, name, h->n);
 }
 
-void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine)
+typedef double breaker_figure(const struct keel_breaker *b, int64_t now_ns);
+
+static double figure_state(const struct keel_breaker *b, int64_t now_ns)
+{
+    (void)now_ns;
+    return state_figure(b);
+}
+
+static double figure_mode(const struct keel_breaker *b, int64_t now_ns)
+{
+    (void)now_ns;
+    return b->mode;
+}
+
+static double figure_calls(const struct keel_breaker *b, int64_t now_ns)
+{
+    return keel_breaker_window(b, now_ns).calls;
+}
+
+static double figure_permits(const struct keel_breaker *b, int64_t now_ns)
+{
+    return keel_breaker_permits_out(b, now_ns);
+}
+
+static const struct { const char *name, *help; breaker_figure *of; } breaker_gauge[] = {
+    {"keel_breaker_state", "0 disabled, 1 closed, 2 half-open, 3 open.", figure_state},
+    {"keel_breaker_mode", "0 normal, 1 forced open, 2 disabled, 3 metrics only.", figure_mode},
+    {"keel_breaker_window_calls", "Calls the window holds.", figure_calls},
+    {"keel_breaker_failure_rate", "Share of the window's calls that failed.", keel_breaker_failure_rate},
+    {"keel_breaker_slow_rate", "Share of the window's calls that were over target.", keel_breaker_slow_rate},
+    {"keel_breaker_permits_in_use", "Probes of half-open whose result is not known.", figure_permits},
+};
+
+static void metric_refused(const struct hybrid *g, struct keel_text *out, const char *engine)
+{
+    family(out, "keel_breaker_rejected_total", "counter",
+           "Calls the breaker refused, and those it would have, in mode metrics_only.");
+    for (uint32_t i = 0; i < g->env.n_targets; i++) {
+        const struct keel_breaker *b = &g->targets[i].breaker;
+        if (!g->targets[i].guarded)
+            continue;
+        const char *name = g->targets[i].conf->name;
+        keel_text_add(out, "keel_breaker_rejected_total{engine=\"%s\",target=\"%s\",refused=\"true\"} %" PRIu64 "\n",
+                      engine, name, b->n_rejected);
+        if (b->n_would_reject > 0)
+            keel_text_add(out,
+                          "keel_breaker_rejected_total{engine=\"%s\",target=\"%s\",refused=\"false\"} %" PRIu64 "\n",
+                          engine, name, b->n_would_reject);
+    }
+}
+
+static void metric_breakers(const struct hybrid *g, struct keel_text *out, const char *engine, int64_t now_ns)
+{
+    for (size_t f = 0; f < KEEL_COUNT(breaker_gauge); f++) {
+        family(out, breaker_gauge[f].name, "gauge", breaker_gauge[f].help);
+        for (uint32_t i = 0; i < g->env.n_targets; i++)
+            if (g->targets[i].guarded)
+                keel_text_add(out, "%s{engine=\"%s\",target=\"%s\"} %.9g\n", breaker_gauge[f].name, engine,
+                              g->targets[i].conf->name, breaker_gauge[f].of(&g->targets[i].breaker, now_ns));
+    }
+    metric_refused(g, out, engine);
+    family(out, "keel_breaker_transitions_total", "counter", "Changes of state, and of mode where from equals to.");
+    for (uint32_t i = 0; i < g->env.n_targets; i++)
+        for (size_t k = 0; k < 9; k++)
+            if (g->targets[i].transitions[k / 3][k % 3] > 0)
+                keel_text_add(out,
+                              "keel_breaker_transitions_total{engine=\"%s\",target=\"%s\",from=\"%s\",to=\"%s\"} "
+                              "%" PRIu64 "\n",
+                              engine, g->targets[i].conf->name, state_name[k / 3], state_name[k % 3],
+                              g->targets[i].transitions[k / 3][k % 3]);
+}
+
+void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine, int64_t now_ns)
 {
     const struct hybrid *g = self;
     metric_calls(g, out, engine);
@@ -425,9 +521,5 @@ void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine)
         if (g->targets[i].tracked && keel_tracker_target(g->targets[i].tracker) != 0)
             keel_text_add(out, "keel_op_over_target_total{engine=\"%s\",op=\"%s\"} %" PRIu64 "\n", engine,
                           g->targets[i].conf->name, keel_tracker_hist(g->targets[i].tracker)->over);
-    family(out, "keel_breaker_state", "gauge", "0 disabled, 1 closed, 2 half-open, 3 open.");
-    for (uint32_t i = 0; i < g->env.n_targets; i++)
-        if (g->targets[i].guarded)
-            keel_text_add(out, "keel_breaker_state{engine=\"%s\",target=\"%s\"} %d\n", engine,
-                          g->targets[i].conf->name, badness(&g->targets[i].breaker));
+    metric_breakers(g, out, engine, now_ns);
 }

@@ -215,10 +215,10 @@ static enum keel_status read_hybrid(bool *on, char *err, size_t cap)
     return KEEL_INVALID;
 }
 
-static enum keel_status open_guard(struct keel_rt *rt, bool hybrid)
+static enum keel_status open_guard(struct keel_rt *rt, const struct keel_breaker_options *breaker, bool hybrid)
 {
     struct keel_guard_env env = {.engine = rt->engine, .targets = rt->targets, .n_targets = rt->n_targets,
-                                 .load = &rt->load, .transition = on_transition, .ctx = rt};
+                                 .load = &rt->load, .transition = on_transition, .ctx = rt, .breaker = breaker};
     keel_assert(getrandom(&env.seed, sizeof env.seed, 0) == (ssize_t)sizeof env.seed);
     rt->guard = hybrid ? &keel_guard_hybrid : &keel_guard_plain;
     enum keel_status st = rt->guard->open(&env, &rt->guard_self);
@@ -332,7 +332,10 @@ static enum keel_status open_peers(struct keel_rt *rt, const struct keel_peer_ur
 
 static void on_second(uv_timer_t *t)
 {
-    keel_health_tick(t->data);
+    struct keel_rt *rt = t->data;
+    if (rt->guard->tick != NULL)
+        rt->guard->tick(rt->guard_self, keel_mono_ns());
+    keel_health_tick(rt);
 }
 
 static void start_timers(struct process *p)
@@ -356,7 +359,7 @@ static enum keel_status open_parts(struct process *p, const struct keel_opts *o,
     keel_assert(uv_loop_init(&p->loop) == 0);
     p->has_loop = true;
     rt->loop = &p->loop;
-    if ((st = open_guard(rt, hybrid)) != KEEL_OK)
+    if ((st = open_guard(rt, o->breaker, hybrid)) != KEEL_OK)
         return failed(err, cap, "the guard", st);
     rt->state = keel_alloc(1, engine->state_size > 0 ? engine->state_size : 1);
     keel_worker_open(rt);

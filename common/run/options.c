@@ -1,5 +1,5 @@
 /*
- * Options are records: the core's, the addresses of the nine engines, the engine's own. Every value,
+ * Options are records: the core's, its breakers', the addresses of the nine engines, the engine's own. Every value,
  * wherever it came from, becomes a member of one JSON object a record, so the one decoder checks them all
  * and names what is wrong.
  */
@@ -14,6 +14,7 @@
 
 KEEL_RECORD_TABLE(keel_core_options, KEEL_CORE_OPTIONS);
 KEEL_RECORD_TABLE(keel_peer_urls, KEEL_PEER_URLS);
+KEEL_RECORD_TABLE(keel_breaker_options, KEEL_BREAKER_OPTIONS);
 
 static const char *const secrets[] = {"read_token", "trade_token", "admin_token", "engine_token"};
 
@@ -60,6 +61,8 @@ static const struct keel_field *field_of(const struct reader *r, const char *nam
     const struct keel_field *f = keel_field_find(&keel_core_options_fields, name);
     if (f == NULL)
         f = keel_field_find(&keel_peer_urls_fields, name);
+    if (f == NULL)
+        f = keel_field_find(&keel_breaker_options_fields, name);
     return f == NULL && r->engine->options != NULL ? keel_field_find(r->engine->options, name) : f;
 }
 
@@ -272,6 +275,22 @@ static enum keel_status decode(const struct reader *r, const struct keel_fields 
                   bad.detail != NULL ? bad.detail : bad.code);
 }
 
+/* What no single row can say. */
+static enum keel_status check_breaker(const struct reader *r, const struct keel_breaker_options *o)
+{
+    struct keel_breaker_conf c = keel_breaker_defaults();
+    if (!keel_breaker_window_parse(o->breaker_window, &c))
+        return refuse(r, "breaker_window=%s: must be count:N with N from 1 to %d, or time:Ns with N from 1 to 600",
+                      o->breaker_window, KEEL_BREAKER_WINDOW);
+    if (c.window_ns == 0 && o->breaker_min_calls > c.window)
+        return refuse(r, "breaker_min_calls=%lld: more than breaker_window=%s ever holds",
+                      (long long)o->breaker_min_calls, o->breaker_window);
+    if (o->breaker_recovery_max_ms != 0 && o->breaker_recovery_max_ms < o->breaker_recovery_ms)
+        return refuse(r, "breaker_recovery_max_ms=%lld: less than breaker_recovery_ms=%lld",
+                      (long long)o->breaker_recovery_max_ms, (long long)o->breaker_recovery_ms);
+    return KEEL_OK;
+}
+
 enum keel_status keel_opts_read(struct keel_opts *o, const struct keel_engine *engine, int argc, char **argv,
                                 struct keel_arena *a, char *err, size_t cap)
 {
@@ -282,12 +301,17 @@ enum keel_status keel_opts_read(struct keel_opts *o, const struct keel_engine *e
         return st;
     o->core = keel_arena_alloc(a, sizeof *o->core);
     o->urls = keel_arena_alloc(a, sizeof *o->urls);
+    o->breaker = keel_arena_alloc(a, sizeof *o->breaker);
     o->own = engine->options != NULL ? keel_arena_alloc(a, engine->options->size) : NULL;
     st = read_config(&r);
     if (st == KEEL_OK)
         st = decode(&r, &keel_core_options_fields, o->core);
     if (st == KEEL_OK)
         st = decode(&r, &keel_peer_urls_fields, o->urls);
+    if (st == KEEL_OK)
+        st = decode(&r, &keel_breaker_options_fields, o->breaker);
+    if (st == KEEL_OK)
+        st = check_breaker(&r, o->breaker);
     if (st == KEEL_OK && engine->options != NULL)
         st = decode(&r, engine->options, o->own);
     return st;
@@ -332,6 +356,7 @@ void keel_opts_help(const struct keel_engine *engine)
            "  --version, --help\n");
     help_table("Options of this engine:", engine->options);
     help_table("Options of every engine:", &keel_core_options_fields);
+    help_table("Circuit breakers:", &keel_breaker_options_fields);
     help_table("Addresses:", &keel_peer_urls_fields);
 }
 
@@ -361,6 +386,7 @@ void keel_opts_print(const struct keel_opts *o, const struct keel_engine *engine
     keel_json_init(&w, a, 4096);
     keel_json_obj(&w, NULL);
     keel_record_encode(&keel_core_options_fields, &core, &w);
+    keel_record_encode(&keel_breaker_options_fields, o->breaker, &w);
     keel_record_encode(&keel_peer_urls_fields, o->urls, &w);
     if (engine->options != NULL)
         keel_record_encode(engine->options, o->own, &w);

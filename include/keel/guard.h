@@ -12,10 +12,28 @@
 #include "keel/breaker.h"
 #include "keel/engine.h"
 #include "keel/json.h"
+#include "keel/record.h"
 #include "keel/status.h"
 #include "keel/tracker.h"
 
 struct keel_text;
+
+/* Options of every engine that shape its breakers; 0 or absent: what the engine's own table says (system.md 3). */
+#define KEEL_BREAKER_OPTIONS(X, S)                                                                                     \
+    X(S, ENUM, breaker_mode, "normal", 0, 0, "normal|disabled|metrics_only",                                           \
+      "of every breaker at start; metrics_only counts and refuses nothing")                                            \
+    X(S, STR, breaker_window, "count:100", 7, 16, "", "calls looked back on, count:1 to count:1000, or seconds, time:1s to time:600s") \
+    X(S, I64, breaker_min_calls, "20", 1, 1000000, "calls", "the rates act from so many calls in the window")          \
+    X(S, F64, breaker_failure_rate, "0.5", 0, 1, "fraction", "share of failed calls that opens; 0: off")               \
+    X(S, F64, breaker_slow_rate, "0.8", 0, 1, "fraction", "share of calls over their target that opens; 0: off")       \
+    X(S, I64, breaker_failures, "0", 0, 1000000, "calls", "consecutive failures that open; 0: the engine's own")       \
+    X(S, I64, breaker_successes, "0", 0, 1000, "calls", "good probes that close; 0: the engine's own")                 \
+    X(S, I64, breaker_recovery_ms, "0", 0, 3600000, "ms", "first wait before a probe; 0: the engine's own")            \
+    X(S, I64, breaker_recovery_max_ms, "0", 0, 86400000, "ms", "the wait doubles up to this; 0: 8 times the first")    \
+    X(S, I64, breaker_permits, "2", 1, 8, "calls", "probes at a time")                                                 \
+    X(S, I64, breaker_half_open_ms, "0", 0, 3600000, "ms", "probes may go so long without a result; 0: twice a permit's life") \
+    X(S, ENUM, breaker_half_open_next, "open", 0, 0, "open|closed", "what a breaker whose probes gave no result becomes")
+KEEL_RECORD(keel_breaker_options, KEEL_BREAKER_OPTIONS);
 
 struct keel_permit { uint32_t target; struct keel_breaker_ticket ticket; int64_t start_ns; };
 
@@ -40,6 +58,7 @@ struct keel_guard_env {
     /* A breaker changed state. */
     void (*transition)(void *ctx, const char *target, const struct keel_breaker_event *ev);
     void *ctx;
+    const struct keel_breaker_options *breaker; /* NULL: their defaults */
 };
 
 /* A job waiting for a worker; embedded in the runtime's own. */
@@ -65,9 +84,11 @@ struct keel_guard {
     /* /hybrid/performance members: operations, overall, hardware, fallbacks, first version's names. Hybrid only. */
     void (*performance)(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
     void (*breakers)(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns);
-    /* change: "reset", "force-open", "disable", "enable". KEEL_NOTFOUND. */
+    /* change: "reset", "force-open", "disable", "enable", "metrics-only". KEEL_NOTFOUND. */
     enum keel_status (*change)(void *self, const char *target, const char *change, int64_t now_ns);
-    void (*metrics)(void *self, struct keel_text *out, const char *engine); /* appends Prometheus lines */
+    void (*metrics)(void *self, struct keel_text *out, const char *engine, int64_t now_ns); /* appends Prometheus lines */
+    /* Every second: transitions that time alone has made are told, though no call came. Hybrid only. */
+    void (*tick)(void *self, int64_t now_ns);
     void (*close)(void *self);
 };
 

@@ -134,7 +134,7 @@ static uint64_t outcomes(const char *op, const char *outcome)
     struct keel_text t;
     char row[160];
     keel_text_init(&t, arena, 4096);
-    rt->guard->metrics(rt->guard_self, &t, "loopback");
+    rt->guard->metrics(rt->guard_self, &t, "loopback", keel_mono_ns());
     snprintf(row, sizeof row, "op=\"%s\",outcome=\"%s\"} ", op, outcome);
     const char *at = strstr(t.buf, row);
     return at != NULL ? strtoull(at + strlen(row), NULL, 10) : 0;

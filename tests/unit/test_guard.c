@@ -65,7 +65,7 @@ static void on_transition(void *ctx, const char *target, const struct keel_break
 
 static void open_guard(const struct keel_guard *g, const struct keel_engine *e)
 {
-    struct keel_guard_env env = {e, targets, N_TARGETS, &load, 7, on_transition, &load};
+    struct keel_guard_env env = {e, targets, N_TARGETS, &load, 7, on_transition, &load, NULL};
     guard = g;
     memset(&load, 0, sizeof(load));
     n_seen = 0;
@@ -159,7 +159,7 @@ static const char *metrics(void)
 {
     struct keel_text t;
     keel_text_init(&t, arena, 4096);
-    guard->metrics(self, &t, "risk");
+    guard->metrics(self, &t, "risk", 10 * SEC);
     return t.buf;
 }
 
@@ -313,10 +313,78 @@ START_TEST(rows_without_breaker)
 }
 END_TEST
 
+/* Nobody calls: the timer tells of the change, as of when it was due. */
+START_TEST(told_by_the_timer)
+{
+    calls(3, CHECK, KEEL_OUT_FAILURE, MS, SEC);
+    guard->tick(self, 15 * SEC);
+    ck_assert_uint_eq(n_seen, 1);
+    guard->tick(self, 18 * SEC);
+    guard->tick(self, 19 * SEC);
+    ck_assert_uint_eq(n_seen, 2);
+    ck_assert_uint_eq(seen[1].to, KEEL_HALF_OPEN);
+    ck_report(report(guard->breakers, true, 19 * SEC), "0.state", "half_open");
+    const char *text = metrics();
+    ck_assert_ptr_nonnull(strstr(
+        text, "keel_breaker_transitions_total{engine=\"risk\",target=\"check\",from=\"closed\",to=\"open\"} 1\n"));
+    ck_assert_ptr_nonnull(strstr(
+        text, "keel_breaker_transitions_total{engine=\"risk\",target=\"check\",from=\"open\",to=\"half_open\"} 1\n"));
+}
+END_TEST
+
+START_TEST(metrics_only_refuses_nothing)
+{
+    guard->change(self, "check", "metrics-only", SEC);
+    calls(40, CHECK, KEEL_OUT_FAILURE, MS, SEC);
+    ck_assert_uint_eq(n_seen, 2);
+    const struct keel_jval *v = report(guard->breakers, true, 2 * SEC);
+    ck_report(v, "0.state", "open");
+    ck_report(v, "0.mode", "metrics_only");
+    ck_report(v, "0.rejected", "0");
+    ck_report(v, "0.would_reject", "37");
+    ck_report(report(guard->health, false, 2 * SEC), "circuit_breaker.state", "closed");
+    ck_assert_ptr_nonnull(strstr(
+        metrics(), "keel_breaker_rejected_total{engine=\"risk\",target=\"check\",refused=\"false\"} 37\n"));
+}
+END_TEST
+
+/* An operator's settings go over the engine's table; what is not set stays. */
+START_TEST(options_of_breakers)
+{
+    struct keel_breaker_options o = {.breaker_window = "time:10s", .breaker_min_calls = 4, .breaker_failure_rate = 0.25,
+                                     .breaker_failures = 1000, .breaker_recovery_ms = 2000, .breaker_permits = 1,
+                                     .breaker_recovery_max_ms = 4000, .breaker_half_open_ms = 3000};
+    struct keel_guard_env env = {&engine, targets, N_TARGETS, &load, 7, on_transition, &load, &o};
+    guard->close(self);
+    ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
+    calls(3, CHECK, KEEL_OUT_OK, MS, SEC);
+    calls(30, CHECK, KEEL_OUT_SLOW, MS, 2 * SEC); /* that rate is off */
+    calls(30, CHECK, KEEL_OUT_OK, MS, 30 * SEC);
+    calls(9, CHECK, KEEL_OUT_FAILURE, MS, 31 * SEC);
+    ck_assert_uint_eq(n_seen, 0);
+    calls(1, CHECK, KEEL_OUT_FAILURE, MS, 31 * SEC);
+    ck_assert_str_eq(seen[0].reason, "failure_rate");
+    const struct keel_jval *v = report(guard->breakers, true, 32 * SEC);
+    ck_report(v, "0.window.kind", "time");
+    ck_report(v, "0.window.seconds", "10");
+    ck_report(v, "0.window.calls", "40");
+    ck_report(v, "0.window.failures", "10");
+    ck_report(v, "0.permits.limit", "1");
+    ck_report(report(guard->performance, false, SEC), "circuit_breaker_status.config.recovery_timeout", "2");
+    ck_report(report(guard->performance, false, SEC), "circuit_breaker_status.config.success_threshold", "2");
+
+    o.breaker_mode = 1;
+    guard->close(self);
+    ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
+    ck_report(report(guard->breakers, true, SEC), "0.mode", "disabled");
+}
+END_TEST
+
 static const struct { const char *target, *change; enum keel_status st; const char *reason; } change_case[] = {
     {"check", "reset", KEEL_OK, "reset"},
     {"check", "force-open", KEEL_OK, "forced"},
     {"check", "disable", KEEL_OK, "disabled"},
+    {"check", "metrics-only", KEEL_OK, "metrics_only"},
     {"check", "enable", KEEL_OK, NULL}, /* as it was */
     {"check", "explode", KEEL_NOTFOUND, NULL},
     {"check.reduce_only", "reset", KEEL_OK, "reset"},
@@ -747,6 +815,9 @@ int main(void)
     tcase_add_test(hybrid, rows_without_breaker);
     tcase_add_loop_test(hybrid, change, 0, KEEL_COUNT(change_case));
     tcase_add_test(hybrid, forced_open_and_back);
+    tcase_add_test(hybrid, told_by_the_timer);
+    tcase_add_test(hybrid, metrics_only_refuses_nothing);
+    tcase_add_test(hybrid, options_of_breakers);
     tcase_add_loop_test(hybrid, lanes, 0, KEEL_COUNT(queue_case));
     tcase_add_test(hybrid, lanes_lose_nothing);
     tcase_add_test(hybrid, hybrid_health_fields);
