@@ -99,6 +99,8 @@ static void write_problem(struct keel_arena *a, const struct problem *p, struct 
         keel_json_str(&w, "field", p->field);
     if (p->trace != NULL)
         keel_json_str(&w, "trace_id", p->trace);
+    if (p->retry_after_ns > 0) /* the header has whole seconds */
+        keel_json_i64(&w, "retry_after_ms", (p->retry_after_ns + 999999) / 1000000);
     for (const struct member *m = p->members; m != NULL; m = m->next)
         keel_json_raw(&w, m->name, m->json, m->len);
     keel_json_end(&w);

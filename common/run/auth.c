@@ -237,6 +237,34 @@ enum keel_status keel_authorize(struct keel_rt *rt, const struct keel_op *op, co
     return KEEL_OK;
 }
 
+/* By the /64: whoever has one address of IPv6 has as many as they like. */
+static uint64_t client_v6(const struct in6_addr *a)
+{
+    uint64_t network;
+
+    memcpy(&network, a->s6_addr, sizeof network);
+    return network | UINT64_C(1) << 63;
+}
+
+uint64_t keel_client_of(const struct keel_rt *rt, const struct keel_op *op, enum keel_scope scope,
+                        const struct sockaddr *from)
+{
+    uint32_t v4;
+
+    if (any_token(rt->core) && op->scope != KEEL_SCOPE_ANY)
+        return scope == KEEL_SCOPE_ENGINE ? 0 : 1 + (uint64_t)scope;
+    if (from != NULL && from->sa_family == AF_INET) {
+        memcpy(&v4, &((const struct sockaddr_in *)(const void *)from)->sin_addr, sizeof v4);
+        return UINT64_C(1) << 32 | v4;
+    }
+    if (from != NULL && from->sa_family == AF_INET6) {
+        const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)from)->sin6_addr;
+        memcpy(&v4, a->s6_addr + 12, sizeof v4);
+        return IN6_IS_ADDR_V4MAPPED(a) ? UINT64_C(1) << 32 | v4 : client_v6(a);
+    }
+    return 1; /* all whose address is not known are one */
+}
+
 static bool is_loopback(const char *host)
 {
     struct in_addr v4;

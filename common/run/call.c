@@ -197,6 +197,16 @@ void keel_call_failed(struct call *c, enum keel_status st, const char *code, con
     c->detail = detail;
 }
 
+/* The code is the reason; of rates it is one code, and the detail says whose rate. */
+static enum keel_status refused(struct call *c, enum keel_status st, const struct keel_refusal *why)
+{
+    const char *reason = why->reason != NULL ? why->reason : keel_status_name(st);
+    c->retry_after_ns = why->retry_after_ns;
+    keel_call_failed(c, st, st == KEEL_RATE ? "rate_limited" : reason,
+                     keel_arena_printf(c->pub.arena, "%s: %s", keel_status_text(st), reason));
+    return st;
+}
+
 static enum keel_status admit(struct call *c)
 {
     struct keel_rt *rt = c->pub.rt;
@@ -215,13 +225,11 @@ static enum keel_status admit(struct call *c)
         return KEEL_CANCELLED;
     }
     struct keel_refusal why = {0};
-    enum keel_status st = rt->guard->admit(rt->guard_self, target, now, left, &c->permit, &why);
-    if (st == KEEL_OK) {
-        c->has_permit = true;
-        return st;
-    }
-    c->retry_after_ns = why.retry_after_ns;
-    keel_call_failed(c, st, NULL, why.reason != NULL ? keel_arena_strdup(c->pub.arena, why.reason) : NULL);
+    enum keel_status st = rt->guard->admit_client(rt->guard_self, target, c->rq != NULL ? c->rq->client : 0, now, left,
+                                                  &c->permit, &why);
+    if (st != KEEL_OK)
+        return refused(c, st, &why);
+    c->has_permit = true;
     return st;
 }
 
@@ -275,6 +283,15 @@ static enum keel_outcome outcome_of(const struct call *c, enum keel_status st, i
     return http >= 400 ? KEEL_OUT_CLIENT : KEEL_OUT_OK;
 }
 
+/* Timed by itself: from its choice on. */
+static void settle_alternative(struct call *c, enum keel_outcome o, int64_t end_ns)
+{
+    if (!c->has_alternative)
+        return;
+    c->has_alternative = false;
+    c->pub.rt->guard->settle(c->pub.rt->guard_self, c->alternative, o, end_ns - c->alternative.start_ns, end_ns);
+}
+
 static void settle_permit(struct call *c, enum keel_outcome o)
 {
     struct keel_rt *rt = c->pub.rt;
@@ -283,9 +300,7 @@ static void settle_permit(struct call *c, enum keel_outcome o)
     int64_t now = keel_mono_ns(), took = (c->answered ? c->answered_ns : now) - c->pub.start_ns;
     c->has_permit = false;
     rt->guard->settle(rt->guard_self, c->permit, o, took, now);
-    if (c->has_alternative)
-        rt->guard->settle(rt->guard_self, c->alternative, o, took, now);
-    c->has_alternative = false;
+    settle_alternative(c, o, now);
 }
 
 /* A client's mistake, and what the domain refuses, is for the caller to see; what we could not do for a call that
@@ -645,19 +660,65 @@ void keel_commit_point(struct keel_call *pub, keel_step_fn *late)
         keel_tick_clear(pub->rt->calls->ticks, &c->deadline);
 }
 
-bool keel_fall_back(struct keel_call *pub, const char *alternative)
+/* The targets of an op's alternatives, which follow one another. */
+static uint32_t first_alternative(const struct keel_rt *rt, const struct keel_op *op)
 {
-    struct call *c = keel_call_self(pub);
-    struct keel_rt *rt = pub->rt;
-    size_t n = strlen(pub->op->id);
-    struct keel_refusal why = {0};
     uint32_t i = (uint32_t)rt->n_ops;
-    keel_assert(c->has_permit && !c->has_alternative);
-    while (i < rt->n_targets && (rt->targets[i].op != pub->op || strcmp(rt->targets[i].name + n + 1, alternative) != 0))
+    while (i < rt->n_targets && rt->targets[i].op != op)
         i++;
     keel_assert(i < rt->n_targets);
-    c->has_alternative = rt->guard->admit(rt->guard_self, i, keel_mono_ns(), INT64_MAX, &c->alternative, &why) == KEEL_OK;
-    return c->has_alternative;
+    return i;
+}
+
+static size_t n_alternatives(const struct keel_op *op)
+{
+    size_t n = 0;
+    while (op->fallbacks != NULL && op->fallbacks[n] != NULL)
+        n++;
+    return n;
+}
+
+static enum keel_status pick(struct call *c, const struct keel_pick *ask, struct keel_refusal *why)
+{
+    struct keel_rt *rt = c->pub.rt;
+    keel_assert(c->has_permit && !c->has_alternative);
+    enum keel_status st = rt->guard->pick(rt->guard_self, ask, keel_mono_ns(), &c->alternative, why);
+    c->has_alternative = st == KEEL_OK;
+    return st;
+}
+
+enum keel_status keel_choose(struct keel_call *pub, size_t from, int64_t left_ns, size_t *which)
+{
+    struct call *c = keel_call_self(pub);
+    uint32_t first = first_alternative(pub->rt, pub->op);
+    size_t n = n_alternatives(pub->op);
+    struct keel_refusal why = {0};
+    keel_assert(from < n);
+    const struct keel_pick ask = {first + (uint32_t)from, (uint32_t)(n - from), left_ns, NULL};
+    enum keel_status st = pick(c, &ask, &why);
+    if (st != KEEL_OK)
+        return refused(c, st, &why);
+    *which = c->alternative.target - first;
+    if (why.reason != NULL)
+        pub->fallback_reason = keel_arena_printf(pub->arena, "%s: %s", pub->op->fallbacks[from], why.reason);
+    return KEEL_OK;
+}
+
+void keel_choice_done(struct keel_call *pub, enum keel_outcome o)
+{
+    settle_alternative(keel_call_self(pub), o, keel_mono_ns());
+}
+
+bool keel_fall_back(struct keel_call *pub, const char *alternative, const char *because)
+{
+    struct keel_pick ask = {first_alternative(pub->rt, pub->op), 1, INT64_MAX, because};
+    struct keel_refusal why = {0};
+    size_t i = 0, n = n_alternatives(pub->op);
+    while (i < n && strcmp(pub->op->fallbacks[i], alternative) != 0)
+        i++;
+    keel_assert(i < n);
+    ask.first += (uint32_t)i;
+    return pick(keel_call_self(pub), &ask, &why) == KEEL_OK;
 }
 
 bool keel_client_gone(const struct keel_call *pub)
@@ -791,7 +852,7 @@ static enum keel_status http_input(struct call *c, const struct keel_request *rq
     if (keel_decode_request(c->pub.op, rq, c->pub.arena, &c->pub.arg, &c->pub.ignored, &err) != KEEL_OK)
         return invalid(c, &err);
     if ((c->pub.op->flags & KEEL_JOB) && !keel_jobs_room(c->pub.rt))
-        return keel_fail(&c->pub, KEEL_SHED, "all places for jobs are taken");
+        return keel_fail_as(&c->pub, KEEL_SHED, "jobs_full", NULL, "all places for jobs are taken");
     keel_key_set(c);
     return KEEL_OK;
 }
@@ -813,7 +874,7 @@ void *keel_call_http(struct keel_rt *rt, const struct keel_op *op, const struct 
     struct call *c = open_call(rt, op, NULL);
     if (c == NULL) {
         no_slot(rt, op);
-        keel_call_refuse(rt, KEEL_SHED, NULL, "no call slot is free", done, ctx);
+        keel_call_refuse(rt, KEEL_SHED, "no_call_slot", "no call slot is free", done, ctx);
         return NULL;
     }
     uint64_t serial = c->serial;

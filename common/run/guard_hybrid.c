@@ -1,6 +1,6 @@
 /*
  * The guard of hybrid mode. Every call passes one chain: its deadline, the load against its
- * criticality, the breaker of its target. Every settled call teaches the breaker and the tracker of
+ * criticality, rate limits, the bulkhead of its level, the breaker of its target. Every settled call teaches the breaker and the tracker of
  * that target. The worker's queues are emptied by criticality, with a thread kept for urgent work and
  * a bound on how long anything can be passed over.
  *
@@ -136,6 +136,7 @@ static enum keel_status hybrid_open(const struct keel_guard_env *env, void **sel
     g->targets = keel_alloc(env->n_targets, sizeof(*g->targets));
     for (uint32_t i = 0; i < env->n_targets; i++)
         target_init(g, &g->targets[i], &env->targets[i], env->seed + i);
+    keel_gate_open(g);
     *self = g;
     return KEEL_OK;
 }
@@ -145,6 +146,7 @@ static void hybrid_close(void *self)
     struct hybrid *g = self;
     if (g == NULL)
         return;
+    keel_gate_close(g);
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         keel_tracker_free(g->targets[i].tracker);
     keel_free(g->targets);
@@ -197,8 +199,24 @@ static enum keel_status pass_breaker(struct hybrid *g, struct target *t, int64_t
     return refuse(why, KEEL_OPEN, b->mode == KEEL_MODE_FORCED_OPEN ? "forced_open" : "circuit_open", retry_ns);
 }
 
-static enum keel_status hybrid_admit(void *self, uint32_t target, int64_t now_ns, int64_t left_ns,
-                                     struct keel_permit *permit, struct keel_refusal *why)
+/* No more places for the level; those that are more critical have theirs. */
+static bool is_full(const struct hybrid *g, enum keel_level level)
+{
+    uint32_t busy = 0;
+    for (int lane = (int)level; lane < 4; lane++)
+        busy += g->busy[lane];
+    return busy >= g->places[level];
+}
+
+static enum keel_status pass_bounds(struct hybrid *g, struct target *t, uint64_t client, int64_t now_ns,
+                                    struct keel_refusal *why)
+{
+    enum keel_status st = t->gate.bounds ? keel_gate_bounds(g, t, client, now_ns, why) : KEEL_OK;
+    return st == KEEL_OK && is_full(g, t->conf->level) ? keel_gate_full(t, why) : st;
+}
+
+static enum keel_status hybrid_admit_client(void *self, uint32_t target, uint64_t client, int64_t now_ns,
+                                            int64_t left_ns, struct keel_permit *permit, struct keel_refusal *why)
 {
     struct hybrid *g = self;
     keel_assert(target < g->env.n_targets);
@@ -218,16 +236,26 @@ static enum keel_status hybrid_admit(void *self, uint32_t target, int64_t now_ns
         keel_tracker_count(t->tracker, KEEL_OUT_REJECTED);
         return refuse(why, KEEL_SHED, shed, SHED_RETRY_NS);
     }
-    enum keel_status st = pass_breaker(g, t, now_ns, &p.ticket, why);
+    enum keel_status st = t->is_op && !t->must ? pass_bounds(g, t, client, now_ns, why) : KEEL_OK;
+    if (st == KEEL_OK)
+        st = pass_breaker(g, t, now_ns, &p.ticket, why);
     if (st != KEEL_OK) {
-        t->rejected++;
+        t->rejected += st != KEEL_SHED;
+        t->shed += st == KEEL_SHED;
         keel_tracker_count(t->tracker, KEEL_OUT_REJECTED);
         return st;
     }
     t->admitted++;
     t->in_flight++;
+    g->busy[t->conf->level] += t->is_op;
     *permit = p;
     return KEEL_OK;
+}
+
+static enum keel_status hybrid_admit(void *self, uint32_t target, int64_t now_ns, int64_t left_ns,
+                                     struct keel_permit *permit, struct keel_refusal *why)
+{
+    return hybrid_admit_client(self, target, 0, now_ns, left_ns, permit, why);
 }
 
 static void hybrid_settle(void *self, struct keel_permit permit, enum keel_outcome o, int64_t latency_ns,
@@ -240,6 +268,9 @@ static void hybrid_settle(void *self, struct keel_permit permit, enum keel_outco
         return;
     keel_assert(t->in_flight > 0);
     t->in_flight--;
+    g->busy[t->conf->level] -= t->is_op;
+    if (t->gate.learns)
+        keel_gate_settled(t, permit, o, latency_ns, now_ns);
     if (latency_ns >= 0)
         keel_tracker_add(t->tracker, now_ns, (uint64_t)latency_ns, o);
     else
@@ -360,6 +391,8 @@ const struct keel_guard keel_guard_hybrid = {
     .open = hybrid_open,
     .budget_ns = hybrid_budget,
     .admit = hybrid_admit,
+    .admit_client = hybrid_admit_client,
+    .pick = keel_hybrid_pick,
     .next_job = hybrid_next_job,
     .settle = hybrid_settle,
     .refused = hybrid_refused,

@@ -66,6 +66,20 @@ static enum keel_status plain_admit(void *self, uint32_t target, int64_t now_ns,
     return KEEL_OK;
 }
 
+static enum keel_status plain_admit_client(void *self, uint32_t target, uint64_t client, int64_t now_ns, int64_t left_ns,
+                                           struct keel_permit *permit, struct keel_refusal *why)
+{
+    (void)client;
+    return plain_admit(self, target, now_ns, left_ns, permit, why);
+}
+
+static enum keel_status plain_pick(void *self, const struct keel_pick *ask, int64_t now_ns, struct keel_permit *permit,
+                                   struct keel_refusal *why)
+{
+    why->reason = ask->because;
+    return plain_admit(self, ask->first, now_ns, ask->left_ns, permit, why);
+}
+
 /* The core files jobs by level; the order of arrival is that of their stamps. */
 static struct keel_job *plain_next_job(void *self, struct keel_queue *q, int64_t now_ns)
 {
@@ -165,6 +179,8 @@ const struct keel_guard keel_guard_plain = {
     .open = plain_open,
     .budget_ns = plain_budget,
     .admit = plain_admit,
+    .admit_client = plain_admit_client,
+    .pick = plain_pick,
     .next_job = plain_next_job,
     .settle = plain_settle,
     .refused = plain_refused,

@@ -273,7 +273,7 @@ static void write_first_version(const struct hybrid *g, struct keel_json *w, con
     keel_json_obj(w, "performance_summary");
     for (uint32_t i = 0; i < g->env.n_targets; i++) {
         const struct target *t = &g->targets[i];
-        fallbacks += t->is_alternative ? t->admitted : 0;
+        fallbacks += t->gate.n_fallback;
         openings += t->openings;
         if (!t->is_op || !t->tracked)
             continue;
@@ -322,9 +322,10 @@ void keel_hybrid_performance(void *self, struct keel_json *w, int64_t now_ns, in
     keel_json_obj(w, "fallbacks");
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         if (g->targets[i].is_alternative)
-            keel_json_u64(w, g->targets[i].conf->name, g->targets[i].admitted);
+            keel_json_u64(w, g->targets[i].conf->name, g->targets[i].gate.n_fallback);
     keel_json_end(w);
     write_first_version(g, w, &all, now_ns, wall_ns);
+    keel_hybrid_admission(g, w, now_ns, wall_ns);
 }
 
 static void write_transitions(struct keel_json *w, const struct keel_breaker *b, int64_t now_ns, int64_t wall_ns)
@@ -522,4 +523,5 @@ void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine, 
             keel_text_add(out, "keel_op_over_target_total{engine=\"%s\",op=\"%s\"} %" PRIu64 "\n", engine,
                           g->targets[i].conf->name, keel_tracker_hist(g->targets[i].tracker)->over);
     metric_breakers(g, out, engine, now_ns);
+    keel_hybrid_admission_metrics(g, out, engine);
 }

@@ -621,6 +621,10 @@ static void check_access(struct connection *c, bool has_body)
         refuse(c, st, NULL, why, "WWW-Authenticate", "Bearer");
     else if (st != KEEL_OK)
         refuse(c, st, NULL, why, NULL, NULL);
+    else
+        c->request.client =
+            keel_client_of(c->h->rt, c->op, c->request.scope,
+                           MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
 }
 
 /* RFC 6455, 4.2.1; what the server library leaves to us. */

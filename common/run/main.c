@@ -124,6 +124,7 @@ static void all_targets(struct keel_rt *rt)
     for (size_t i = 0; i < rt->n_ops; i++) {
         for (const char *const *f = rt->ops[i].fallbacks; f != NULL && *f != NULL; f++) {
             t = add_target(rt, &rt->ops[i]);
+            t->target_ns = 0; /* it is judged by what a call has left for it */
             snprintf(t->name, sizeof t->name, "%s.%s", rt->ops[i].id, *f);
         }
     }
@@ -218,7 +219,8 @@ static enum keel_status read_hybrid(bool *on, char *err, size_t cap)
 static enum keel_status open_guard(struct keel_rt *rt, const struct keel_breaker_options *breaker, bool hybrid)
 {
     struct keel_guard_env env = {.engine = rt->engine, .targets = rt->targets, .n_targets = rt->n_targets,
-                                 .load = &rt->load, .transition = on_transition, .ctx = rt, .breaker = breaker};
+                                 .load = &rt->load, .transition = on_transition, .ctx = rt, .breaker = breaker,
+                                 .limits = rt->limits};
     keel_assert(getrandom(&env.seed, sizeof env.seed, 0) == (ssize_t)sizeof env.seed);
     rt->guard = hybrid ? &keel_guard_hybrid : &keel_guard_plain;
     enum keel_status st = rt->guard->open(&env, &rt->guard_self);
@@ -407,6 +409,8 @@ static struct process *prepare(const struct keel_engine *engine, int argc, char 
         snprintf(err, cap, "%s", why);
         goto failed;
     }
+    if (keel_limits_read(rt, &rt->limits, err, cap) != KEEL_OK)
+        goto failed;
     identify(rt);
     keel_log_open(engine->name, (enum keel_log_level)rt->core->log_level);
     return p;

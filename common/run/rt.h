@@ -34,6 +34,9 @@
     X(S, STR, allowed_hosts, "", 0, 1024, "", "names accepted in Host, separated by commas")                           \
     X(S, I64, max_connections, "1024", 8, 65536, "", "HTTP connections at a time")                                     \
     X(S, I64, max_calls, "4096", 16, 65536, "", "calls in flight")                                                     \
+    X(S, STR, rate_per_client, "", 0, 32, "calls/s", "of one client (its token, else its address): RATE or RATE:BURST; empty: any") \
+    X(S, STRS, rate_per_route, KEEL_OPT, 0, 64, "calls/s", "of operations: OP=RATE or OP=RATE:BURST; *: those not named")  \
+    X(S, BOOL, adaptive_concurrency, "false", 0, 0, "", "bound an operation's calls in flight by its latency")           \
     X(S, I64, header_timeout_ms, "5000", 100, 60000, "ms", "time to deliver the request's header")                     \
     X(S, I64, body_timeout_ms, "10000", 100, 120000, "ms", "time to deliver the body")                                 \
     X(S, I64, idle_timeout_ms, "60000", 100, 3600000, "ms", "time a kept-alive connection may be idle")                \
@@ -67,6 +70,7 @@ struct keel_rt {
     struct keel_target_conf *targets; /* [0, n_ops): the op of that index; then alternatives; then dependencies */
     uint32_t n_targets;
     struct keel_load load;
+    const struct keel_limits *limits;
     struct keel_calls *calls;
     struct keel_worker *worker;
     struct keel_http *http;   /* NULL in loopback tests */
@@ -100,6 +104,7 @@ struct keel_request {
     enum keel_scope scope;     /* what the caller may */
     int64_t arrived_ns;        /* monotonic; see Tracker in system.md 3 */
     struct keel_ws *ws;        /* KEEL_ON_WS: the session that will be */
+    uint64_t client;           /* whose rate it counts to; 0: nobody's */
 };
 struct keel_answer {
     int http;
@@ -135,8 +140,21 @@ const char *keel_table_check(const struct keel_engine *engine, const struct keel
 enum keel_status keel_authorize(struct keel_rt *rt, const struct keel_op *op, const char *method, const char *authorization,
                                 const char *host, const char *origin, const char *content_type, bool has_body,
                                 enum keel_scope *scope, const char **why);
+/* Who the caller is to a rate limit: its token, else its address (of IPv6 the network, /64). 0: an engine. */
+struct sockaddr;
+uint64_t keel_client_of(const struct keel_rt *rt, const struct keel_op *op, enum keel_scope scope,
+                        const struct sockaddr *from);
 /* Start-up: KEEL_INVALID with *why when the address needs tokens that are not there. */
 enum keel_status keel_auth_check(struct keel_rt *rt, const char **why);
+
+/* ---- limits.c ---- */
+/* The engine's rows that rate limits and the adaptive bound may be put on: HTTP, and not KEEL_MUST. */
+static inline bool keel_is_limited(const struct keel_op *op)
+{
+    return op->on.kind == KEEL_ON_HTTP && (op->flags & (KEEL_MUST | KEEL_PREBUILT)) == 0;
+}
+/* KEEL_INVALID with one line in err. *out lives as long as rt. */
+enum keel_status keel_limits_read(struct keel_rt *rt, const struct keel_limits **out, char *err, size_t cap);
 
 /* ---- builtin.c, health.c, openapi.c ---- */
 extern const struct keel_op keel_builtin_ops[]; /* /, /health*, /metrics, /openapi.json, /jobs/{id}, /hybrid/... */

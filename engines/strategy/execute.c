@@ -386,7 +386,7 @@ static enum keel_status exec_unchecked(struct keel_call *c, const char *away)
                   (s->opt->risk_fallback == 0 && strcmp(x->as.o.venue, "paper") != 0);
     const char *why = refuse ? "risk_fallback is refuse" : not_reducing(s, x);
 
-    if (why == NULL && !keel_fall_back(c, execute_fallbacks[0]))
+    if (why == NULL && !keel_fall_back(c, execute_fallbacks[0], away))
         why = "the circuit of reduce_only is open";
     if (why != NULL)
         return keel_fail_as(c, KEEL_UNAVAILABLE, "risk_unavailable", NULL,

@@ -6,6 +6,7 @@
 #define KEEL_CALL_H
 
 #include "keel/arena.h"
+#include "keel/breaker.h"
 #include "keel/engine.h"
 #include "keel/json.h"
 #include "keel/peer.h"
@@ -73,9 +74,19 @@ enum keel_status keel_wait_status(const struct keel_call *c);
  * body that `late` writes (status "unknown"), and the remaining steps run on the breaker's call timeout and beyond.
  */
 void keel_commit_point(struct keel_call *c, keel_step_fn *late);
-/* The call goes on by an alternative that its row names in fallbacks, at most once and before
- * its commit point; false: that one's breaker is open. */
-bool keel_fall_back(struct keel_call *c, const char *alternative);
+/*
+ * Alternatives: a row names in .fallbacks other ways to its answer, best first, each behind its own breaker. One at a time,
+ * and settled with its call unless keel_choice_done did it before.
+ *
+ * keel_choose takes the first from .fallbacks[from] on whose breaker lets it in and whose recent latency fits left_ns; *which
+ * is its index, and c->fallback_reason says why it is not [from]. KEEL_OPEN, as a failure of the call: none may run. Plain
+ * mode takes [from].
+ */
+enum keel_status keel_choose(struct keel_call *c, size_t from, int64_t left_ns, size_t *which);
+/* What became of it: KEEL_OUT_SLOW when it did not end in its time. */
+void keel_choice_done(struct keel_call *c, enum keel_outcome o);
+/* The op itself cannot go on, because of that: goes on by this alternative. Before the commit point; false: its breaker is open. */
+bool keel_fall_back(struct keel_call *c, const char *alternative, const char *because);
 bool keel_client_gone(const struct keel_call *c); /* answered already (late) or disconnected */
 int64_t keel_left_ns(const struct keel_call *c);
 

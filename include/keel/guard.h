@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "keel/admission.h"
 #include "keel/breaker.h"
 #include "keel/engine.h"
 #include "keel/json.h"
@@ -49,6 +50,21 @@ struct keel_target_conf {
 /* What shedding judges by, kept up to date by the runtime. */
 struct keel_load { int64_t loop_lag_ns, queue_delay_ns; uint32_t queued, in_flight; };
 
+/* Limits that are configured; all but max_calls are off by default. */
+struct keel_limits {
+    struct keel_rate client;       /* of one client to the engine's own routes */
+    const struct keel_rate *route; /* a row an op; NULL: none */
+    bool adaptive;
+    uint32_t max_calls;            /* call slots, which the bulkheads share out */
+};
+
+/* Targets [first, first + n): alternatives of one op, best first. */
+struct keel_pick {
+    uint32_t first, n;
+    int64_t left_ns;     /* the time it may take */
+    const char *because; /* why the op itself cannot go on; NULL: the first of them is what was asked for */
+};
+
 struct keel_guard_env {
     const struct keel_engine *engine;
     const struct keel_target_conf *targets;
@@ -59,6 +75,7 @@ struct keel_guard_env {
     void (*transition)(void *ctx, const char *target, const struct keel_breaker_event *ev);
     void *ctx;
     const struct keel_breaker_options *breaker; /* NULL: their defaults */
+    const struct keel_limits *limits; /* of the process' life; NULL: none */
 };
 
 /* A job waiting for a worker; embedded in the runtime's own. */
@@ -73,6 +90,13 @@ struct keel_guard {
     int64_t (*budget_ns)(void *self, const struct keel_op *op);
     enum keel_status (*admit)(void *self, uint32_t target, int64_t now_ns, int64_t left_ns, struct keel_permit *permit,
                               struct keel_refusal *why);
+    /* admit for a call that a client asked for: with its rate limits. client 0: one that has none (an engine, the bus, a timer). */
+    enum keel_status (*admit_client)(void *self, uint32_t target, uint64_t client, int64_t now_ns, int64_t left_ns,
+                                     struct keel_permit *permit, struct keel_refusal *why);
+    /* Admits one of an op's alternatives: the first whose breaker and recent latency allow it. OK: permit->target is the one,
+     * why->reason says why it is not the one asked for, NULL when it is. Plain takes the first. */
+    enum keel_status (*pick)(void *self, const struct keel_pick *ask, int64_t now_ns, struct keel_permit *permit,
+                             struct keel_refusal *why);
     /* Takes a job off q that may start now, or NULL: lanes, reserved thread, starvation bound (hybrid); FIFO (plain). */
     struct keel_job *(*next_job)(void *self, struct keel_queue *q, int64_t now_ns);
     /* latency_ns: arrival to answer; < 0: not measured. */

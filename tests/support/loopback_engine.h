@@ -75,10 +75,13 @@ static enum keel_status lb_work_begin(struct keel_call *c)
     return KEEL_OK;
 }
 
+static atomic_int lb_works; /* jobs that a worker began */
+
 /* forever ends by the flag; the bound only keeps a failing test from hanging. */
 static enum keel_status lb_work(void *ctx, const atomic_bool *stop)
 {
     struct lb_job *job = ctx;
+    atomic_fetch_add(&lb_works, 1);
     int64_t until = keel_mono_ns() + 5000000000;
     for (int64_t i = 1; i <= job->n; i++)
         job->sum += i;
@@ -117,6 +120,32 @@ static enum keel_status lb_keyed(struct keel_call *c)
 static enum keel_status lb_sleep(struct keel_call *c)
 {
     return keel_await_timer(c, ((const struct lb_arg *)c->arg)->sleep_ms, lb_answer);
+}
+
+static const char *const lb_ways[] = {"neural", "cpu", NULL};
+
+static enum keel_status lb_route_end(struct keel_call *c)
+{
+    const size_t *which = c->ctx;
+    if (((const struct lb_arg *)c->arg)->fail)
+        return keel_fail(c, KEEL_INTERNAL, "%s broke", lb_ways[*which]);
+    keel_json_obj(&c->out, NULL);
+    keel_json_str(&c->out, "backend", lb_ways[*which]);
+    keel_json_bool(&c->out, "fallback", c->fallback_reason != NULL);
+    if (c->fallback_reason != NULL)
+        keel_json_str(&c->out, "fallback_reason", c->fallback_reason);
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
+static enum keel_status lb_route(struct keel_call *c)
+{
+    size_t *which = keel_arena_alloc(c->arena, sizeof *which);
+    enum keel_status st = keel_choose(c, 0, keel_left_ns(c), which);
+    if (st != KEEL_OK)
+        return st;
+    c->ctx = which;
+    return keel_await_timer(c, ((const struct lb_arg *)c->arg)->sleep_ms, lb_route_end);
 }
 
 static enum keel_status lb_late(struct keel_call *c)
@@ -269,6 +298,10 @@ static const struct keel_op lb_ops[] = {
      .takes = &lb_arg_fields, .begin = lb_work_begin, .work = lb_work, .end = lb_work_end, .help = "Runs on a worker."},
     {.id = "park", .on = KEEL_POST("/park"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &lb_arg_fields, .begin = lb_park, .help = "Waits to be woken."},
+    {.id = "urgent", .on = KEEL_POST("/urgent"), .level = KEEL_CRITICAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &lb_arg_fields, .begin = lb_park, .help = "Waits to be woken, and is critical."},
+    {.id = "route", .on = KEEL_POST("/route"), .level = KEEL_CRITICAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &lb_arg_fields, .begin = lb_route, .fallbacks = lb_ways, .help = "Has two ways to its answer."},
     {.id = "keyed", .on = KEEL_POST("/keyed"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &lb_arg_fields, .key = "name", .begin = lb_keyed, .help = "One at a time by name."},
     {.id = "sleep", .on = KEEL_POST("/sleep"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,

@@ -39,14 +39,19 @@ static struct keel_rt *engine_new(char *err, size_t cap, const char *more)
     return keel_rt_new(&loopback_engine, more != NULL ? 8 : 7, argv, err, cap);
 }
 
-static void start(int hybrid)
+static void start_with(int hybrid, const char *option)
 {
     char err[256] = "";
     setenv("ENABLE_HYBRID", hybrid ? "true" : "OFF", 1);
-    rt = engine_new(err, sizeof err, NULL);
+    rt = engine_new(err, sizeof err, option);
     ck_assert_msg(rt != NULL, "%s", err);
     ck_assert_int_eq(keel_is_hybrid(rt), hybrid);
     state = keel_state(rt);
+}
+
+static void start(int hybrid)
+{
+    start_with(hybrid, NULL);
 }
 
 static void setup(void)
@@ -88,6 +93,7 @@ struct client {
     const char *limit_ms, *traceparent, *body;
     int done, http, order;
     int64_t done_ns;
+    uint64_t client;
     char headers[512], type[64];
 };
 static int n_done;
@@ -120,7 +126,8 @@ static void ask(struct client *c, const char *path, const char *body)
     ck_assert(keel_route_find(rt, arena, "POST", path, &c->route));
     c->rq = (struct keel_request){.method = "POST", .path = path, .params = c->route.params,
                                   .n_params = c->route.n_params, .body = body, .body_len = strlen(body),
-                                  .header = header_of, .ctx = c, .scope = KEEL_SCOPE_TRADE, .arrived_ns = keel_mono_ns()};
+                                  .header = header_of, .ctx = c, .scope = KEEL_SCOPE_TRADE, .arrived_ns = keel_mono_ns(),
+                                  .client = c->client};
     keel_call_http(rt, c->route.op, &c->rq, on_answer, c);
 }
 
@@ -303,17 +310,22 @@ START_TEST(queued_work_is_cancelled)
 {
     struct client first = {.limit_ms = "200"}, second = {.limit_ms = "20"};
     start(_i);
+    keel_timers_stop(rt);
+    atomic_store(&lb_works, 0);
     ask(&first, "/work", "{\"name\":\"forever\"}");
     ask(&second, "/work", "{\"n\":1}");
     ck_assert_uint_eq(rt->load.queued, 1);
+    ck_assert_uint_eq(keel_call_slots(rt), MAX_CALLS - 2);
     TURN_UNTIL(second.done);
     ck_assert_int_eq(first.done, 0);
+    ck_assert_uint_eq(keel_call_slots(rt), MAX_CALLS - 1); /* its slot is free, and no thread is */
     ck_assert_int_eq(second.http, 504);
     ck_assert(has(second.body, "\"code\":\"cancelled\""));
     ck_assert_uint_eq(rt->load.queued, 0);
     ck_assert_uint_eq(outcomes("work", "cancelled"), 1);
     TURN_UNTIL(first.done);
     expect_all_slots();
+    ck_assert_int_eq(atomic_load(&lb_works), 1); /* it never ran */
 }
 END_TEST
 
@@ -508,7 +520,7 @@ START_TEST(slots_are_bounded)
     keel_timers_stop(rt);
     for (int i = 0; i < MAX_CALLS; i++) {
         snprintf(body, sizeof body, "{\"n\":%d}", i);
-        ask(&c[i], "/park", keel_arena_strdup(arena, body));
+        ask(&c[i], "/urgent", keel_arena_strdup(arena, body));
     }
     ck_assert_uint_eq(keel_call_slots(rt), 0);
     ck_assert_uint_eq(rt->load.in_flight, MAX_CALLS);
@@ -523,6 +535,208 @@ START_TEST(slots_are_bounded)
     expect_all_slots();
     for (int i = 0; i < MAX_CALLS; i++)
         ck_assert_int_eq(c[i].http, 200);
+}
+END_TEST
+
+/* A flood of normal calls: hybrid keeps places for what is critical, plain does not. */
+START_TEST(a_flood_of_normal_calls)
+{
+    enum { HELD = 12 };
+    struct client c[MAX_CALLS] = {0}, urgent = {0};
+    char body[32];
+    int answered = 0;
+    start(_i);
+    keel_timers_stop(rt);
+    for (int i = 0; i < MAX_CALLS; i++) {
+        snprintf(body, sizeof body, "{\"n\":%d}", i);
+        ask(&c[i], "/park", keel_arena_strdup(arena, body));
+        answered += c[i].done;
+    }
+    ck_assert_int_eq(answered, _i ? MAX_CALLS - HELD : 0);
+    for (int i = _i ? HELD : MAX_CALLS; i < MAX_CALLS; i++) {
+        ck_assert_int_eq(c[i].http, 503);
+        ck_assert_msg(has(c[i].body, "\"code\":\"bulkhead_full\""), "%s", c[i].body);
+        ck_assert(has(c[i].headers, "Retry-After: 1\n"));
+    }
+    ask(&urgent, "/urgent", "{\"n\":20}");
+    ck_assert_int_eq(urgent.done, _i ? 0 : 1);
+    if (_i) {
+        keel_wake(rt, state->token[20], KEEL_OK);
+        TURN_UNTIL(urgent.done);
+        ck_assert_int_eq(urgent.http, 200);
+        ck_assert_uint_eq(outcomes("park", "rejected"), MAX_CALLS - HELD);
+    } else {
+        ck_assert_int_eq(urgent.http, 503);
+        ck_assert(has(urgent.body, "\"code\":\"no_call_slot\""));
+    }
+    for (int i = 0; i < (_i ? HELD : MAX_CALLS); i++)
+        ck_assert(keel_wake(rt, state->token[i], KEEL_OK));
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- refusals: each names its reason and says when to come back ---- */
+
+static void lag(void)
+{
+    rt->load.loop_lag_ns = 5000 * KEEL_MS;
+}
+
+static void delay(void)
+{
+    rt->load.queue_delay_ns = 5000 * KEEL_MS;
+}
+
+static void force_open(void)
+{
+    ck_assert_int_eq(rt->guard->change(rt->guard_self, "post", "force-open", keel_mono_ns()), KEEL_OK);
+}
+
+static void shut_ways(void)
+{
+    ck_assert_int_eq(rt->guard->change(rt->guard_self, "route.neural", "force-open", keel_mono_ns()), KEEL_OK);
+    ck_assert_int_eq(rt->guard->change(rt->guard_self, "route.cpu", "force-open", keel_mono_ns()), KEEL_OK);
+}
+
+static void break_op(void)
+{
+    for (int i = 0; i < 5; i++) {
+        struct client c = {0};
+        ask(&c, "/route", "{\"fail\":true}");
+        TURN_UNTIL(c.done);
+        ck_assert_int_eq(c.http, 500);
+    }
+}
+
+static void once(void)
+{
+    struct client c = {.client = 5};
+    ask(&c, "/post", "{}");
+    ck_assert_int_eq(c.http, 200);
+}
+
+static void fill_slots(void)
+{
+    static struct client c[MAX_CALLS];
+    memset(c, 0, sizeof c);
+    keel_timers_stop(rt);
+    while (keel_call_slots(rt) > 0)
+        ask(&c[keel_call_slots(rt) - 1], "/urgent", "{}");
+}
+
+static void drain(void)
+{
+    rt->draining = true;
+}
+
+static const struct {
+    const char *code, *option, *path, *retry; /* retry: of the header; "": two or more */
+    void (*before)(void);
+    int http;
+    bool plain; /* it exists there, too */
+} refusal_case[] = {
+    {"rate_limited", "--rate-per-client=0.1", "/post", "10", once, 429, false},
+    {"rate_limited", "--rate-per-route=post=0.05:1,inline=7", "/post", "20", once, 429, false},
+    {"rate_limited", "--rate-per-route=inline=7,*=0.05", "/post", "20", once, 429, false},
+    {"loop_lag", NULL, "/post", "1", lag, 503, false},
+    {"queue_delay", NULL, "/post", "1", delay, 503, false},
+    {"forced_open", NULL, "/post", "", force_open, 503, false},
+    {"circuit_open", NULL, "/route", "", break_op, 503, false},
+    {"forced_open", NULL, "/route", "", shut_ways, 503, false}, /* all its alternatives */
+    {"no_call_slot", NULL, "/post", "1", fill_slots, 503, true},
+    {"draining", NULL, "/post", "1", drain, 503, true},
+};
+
+START_TEST(refusals)
+{
+    struct client c = {.client = 5};
+    int hybrid = _i % 2, k = _i / 2;
+    if (!hybrid && !refusal_case[k].plain)
+        return;
+    start_with(hybrid, refusal_case[k].option);
+    refusal_case[k].before();
+    ask(&c, refusal_case[k].path, "{}");
+    ck_assert_msg(c.http == refusal_case[k].http, "%s: %d %s", refusal_case[k].code, c.http, c.body);
+    const char *code = keel_arena_printf(arena, "\"code\":\"%s\"", refusal_case[k].code);
+    ck_assert_msg(has(c.body, code), "no %s in %s", code, c.body);
+    const char *retry = strstr(c.headers, "Retry-After: ");
+    ck_assert_msg(retry != NULL, "%s: %s", code, c.headers);
+    if (refusal_case[k].retry[0] != '\0')
+        ck_assert_msg(has(retry, keel_arena_printf(arena, ": %s\n", refusal_case[k].retry)), "%s", retry);
+    else
+        ck_assert_int_ge(strtol(retry + 13, NULL, 10), 1);
+    rt->load = (struct keel_load){0};
+}
+END_TEST
+
+/* Seconds are too coarse for who waits a few milliseconds. */
+START_TEST(retry_after_is_exact)
+{
+    struct client c = {.client = 5}, other = {.client = 6};
+    start_with(1, "--rate-per-client=20:1");
+    ask(&c, "/post", "{}");
+    c.done = 0;
+    ask(&c, "/post", "{}");
+    ck_assert_int_eq(c.http, 429);
+    const char *at = strstr(c.body, "\"retry_after_ms\":");
+    ck_assert_msg(at != NULL, "%s", c.body);
+    long ms = strtol(at + 17, NULL, 10);
+    ck_assert(ms >= 1 && ms <= 50);
+    ck_assert(has(c.headers, "Retry-After: 1\n"));
+    ask(&other, "/post", "{}");
+    ck_assert_int_eq(other.http, 200);
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- alternatives ---- */
+
+START_TEST(first_way)
+{
+    struct client c = {0};
+    start(_i);
+    ask(&c, "/route", "{}");
+    TURN_UNTIL(c.done);
+    ck_assert_str_eq(c.body, "{\"backend\":\"neural\",\"fallback\":false}");
+    expect_all_slots();
+}
+END_TEST
+
+START_TEST(way_behind_an_open_circuit)
+{
+    struct client c = {0};
+    start(_i);
+    break_op();
+    if (_i)
+        ck_assert_int_eq(rt->guard->change(rt->guard_self, "route", "reset", keel_mono_ns()), KEEL_OK);
+    ask(&c, "/route", "{}");
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 200);
+    if (_i)
+        ck_assert_str_eq(c.body, "{\"backend\":\"cpu\",\"fallback\":true,\"fallback_reason\":\"neural: circuit_open\"}");
+    else
+        ck_assert_str_eq(c.body, "{\"backend\":\"neural\",\"fallback\":false}");
+    expect_all_slots();
+}
+END_TEST
+
+/* It took 30 ms; a call that has 20 goes another way. */
+START_TEST(way_that_does_not_fit)
+{
+    struct client slow = {0}, c = {.limit_ms = "20"};
+    start(_i);
+    ask(&slow, "/route", "{\"sleep_ms\":30}");
+    TURN_UNTIL(slow.done);
+    ck_assert_int_eq(slow.http, 200);
+    ask(&c, "/route", "{}");
+    TURN_UNTIL(c.done);
+    if (c.http == 504) /* the machine was away for 20 ms */
+        return;
+    if (_i)
+        ck_assert_str_eq(c.body, "{\"backend\":\"cpu\",\"fallback\":true,\"fallback_reason\":\"neural: latency\"}");
+    else
+        ck_assert_str_eq(c.body, "{\"backend\":\"neural\",\"fallback\":false}");
+    expect_all_slots();
 }
 END_TEST
 
@@ -678,6 +892,13 @@ static const struct { const char *option, *why; } bad_option[] = {
     {"--max-calls=many", "max_calls=many"},
     {"--no-such-thing=1", "no such option"},
     {"--port", "a value is missing"},
+    {"--rate-per-client=fast", "rate_per_client=fast"},
+    {"--rate-per-client=10:0", "rate_per_client=10:0"},
+    {"--rate-per-route=post", "rate_per_route: post"},
+    {"--rate-per-route=post=0", "rate_per_route: post=0"},
+    {"--rate-per-route=nothing=5,no_such=5", "rate_per_route: no_such=5"},
+    {"--rate-per-route=must=5", "rate_per_route: must=5"},
+    {"--rate-per-route=record=5", "rate_per_route: record=5"},
     {"stray", "an option begins with --"},
     {"--config=/nonexistent/x.json", "config /nonexistent/x.json: "},
     {"--http-host=0.0.0.0", "READ_TOKEN"},
@@ -785,6 +1006,12 @@ int main(void)
     tcase_add_loop_test(tc, spawn_copies, 0, 2);
     tcase_add_loop_test(tc, record_fails, 0, 2);
     tcase_add_loop_test(tc, slots_are_bounded, 0, 2);
+    tcase_add_loop_test(tc, a_flood_of_normal_calls, 0, 2);
+    tcase_add_loop_test(tc, refusals, 0, 2 * (int)KEEL_COUNT(refusal_case));
+    tcase_add_test(tc, retry_after_is_exact);
+    tcase_add_loop_test(tc, first_way, 0, 2);
+    tcase_add_loop_test(tc, way_behind_an_open_circuit, 0, 2);
+    tcase_add_loop_test(tc, way_that_does_not_fit, 0, 2);
     tcase_add_loop_test(tc, draining, 0, 2);
     tcase_add_loop_test(tc, timer_never_overlaps, 0, 2);
     tcase_add_loop_test(tc, job_runs, 0, 2);

@@ -49,6 +49,7 @@ static const struct keel_engine bare_engine = {.name = "bare", .ops = ops, .n_op
 static const struct keel_guard *guard;
 static void *self;
 static struct keel_load load;
+static const struct keel_limits *limits; /* NULL: none */
 static struct keel_arena *arena;
 static struct { char target[64]; uint8_t from, to; const char *reason; } seen[32];
 static size_t n_seen;
@@ -65,7 +66,8 @@ static void on_transition(void *ctx, const char *target, const struct keel_break
 
 static void open_guard(const struct keel_guard *g, const struct keel_engine *e)
 {
-    struct keel_guard_env env = {e, targets, N_TARGETS, &load, 7, on_transition, &load, NULL};
+    struct keel_guard_env env = {.engine = e, .targets = targets, .n_targets = N_TARGETS, .load = &load, .seed = 7,
+                                 .transition = on_transition, .ctx = &load, .limits = limits};
     guard = g;
     memset(&load, 0, sizeof(load));
     n_seen = 0;
@@ -239,6 +241,283 @@ START_TEST(plain_admits_everything)
             ck_assert_int_eq(guard->admit(self, t, SEC, -1, &p, &why), KEEL_OK);
             guard->settle(self, p, KEEL_OUT_FAILURE, 1000, SEC);
         }
+}
+END_TEST
+
+static enum keel_status fall_back(struct keel_refusal *why);
+
+/* ---- bulkheads ---- */
+
+/* Sixteen slots: low work has eight, with normal work twelve, with high work fourteen, the rest is for critical calls. */
+START_TEST(bulkheads_nest)
+{
+    static const struct keel_limits sixteen = {.max_calls = 16};
+    static const struct { uint32_t target; size_t room; } step[] = {{LOW, 8}, {NORMAL, 4}, {HIGH, 2}};
+    struct keel_permit held[16];
+    struct keel_refusal why = {0};
+    size_t n = 0;
+    close_guard();
+    limits = &sixteen;
+    open_guard(&keel_guard_hybrid, &engine);
+    for (size_t s = 0; s < KEEL_COUNT(step); s++) {
+        for (size_t i = 0; i < step[s].room; i++)
+            ck_assert_int_eq(guard->admit(self, step[s].target, SEC, SEC, &held[n++], &why), KEEL_OK);
+        for (size_t k = 0; k <= s; k++) { /* neither the level nor those below it */
+            ck_assert_int_eq(guard->admit(self, step[k].target, SEC, SEC, &held[15], &why), KEEL_SHED);
+            ck_assert_str_eq(why.reason, "bulkhead_full");
+            ck_assert_int_eq(why.retry_after_ns, SEC);
+        }
+    }
+    ck_assert_int_eq(guard->admit(self, FILL, SEC, SEC, &held[n++], &why), KEEL_OK); /* low, but it must */
+    calls(100, CHECK, KEEL_OUT_OK, MS, SEC);
+    const struct keel_jval *v = report(guard->performance, false, SEC);
+    ck_report(v, "admission.bulkheads.low.in_flight", "9");
+    ck_report(v, "admission.bulkheads.low.limit", "8");
+    ck_report(v, "admission.bulkheads.high.limit", "14");
+    ck_report(v, "admission.bulkheads.critical.limit", "null");
+    ck_report(v, "admission.refused.low.bulkhead_full", "3");
+    ck_report(v, "operations.low.shed", "3");
+    ck_report(v, "operations.low.rejected", "0");
+    guard->settle(self, held[0], KEEL_OUT_OK, MS, SEC);
+    guard->settle(self, held[1], KEEL_OUT_OK, MS, SEC);
+    ck_assert_int_eq(guard->admit(self, HIGH, SEC, SEC, &held[0], &why), KEEL_OK); /* what is free is free for it */
+    ck_assert_int_eq(guard->admit(self, HIGH, SEC, SEC, &held[1], &why), KEEL_SHED);
+    limits = NULL;
+}
+END_TEST
+
+/* ---- rates ---- */
+
+static enum keel_status ask_as(uint64_t client, uint32_t target, int64_t now, struct keel_refusal *why)
+{
+    struct keel_permit p;
+    enum keel_status st = guard->admit_client(self, target, client, now, SEC, &p, why);
+    if (st == KEEL_OK)
+        guard->settle(self, p, KEEL_OUT_OK, MS, now);
+    return st;
+}
+
+static void open_limited(const struct keel_limits *l)
+{
+    close_guard();
+    limits = l;
+    open_guard(&keel_guard_hybrid, &engine);
+    limits = NULL;
+}
+
+/* A client has 2 at once and one a second; CHECK has 3 at once and one in two seconds from all of them. */
+static const struct keel_rate route_rates[N_TARGETS] = {[CHECK] = {2 * SEC, 4 * SEC}};
+static const struct keel_limits rated = {.client = {SEC, SEC}, .route = route_rates, .max_calls = 100};
+
+START_TEST(rates)
+{
+    struct keel_refusal why = {0};
+    int64_t now = 100 * SEC;
+    open_limited(&rated);
+    ck_assert_int_eq(ask_as(7, CHECK, now, &why), KEEL_OK);
+    ck_assert_int_eq(ask_as(7, HIGH, now, &why), KEEL_OK);
+    ck_assert_int_eq(ask_as(7, CHECK, now + 400 * MS, &why), KEEL_RATE);
+    ck_assert_str_eq(why.reason, "client_rate");
+    ck_assert_int_eq(why.retry_after_ns, 600 * MS);
+    ck_assert_int_eq(ask_as(8, CHECK, now + 400 * MS, &why), KEEL_OK); /* who was refused used nothing up */
+    ck_assert_int_eq(ask_as(8, CHECK, now + 400 * MS, &why), KEEL_OK);
+    ck_assert_int_eq(ask_as(9, CHECK, now + 400 * MS, &why), KEEL_RATE);
+    ck_assert_str_eq(why.reason, "route_rate");
+    ck_assert_int_eq(why.retry_after_ns, 1600 * MS);
+    ck_assert_int_eq(ask_as(7, CHECK, now + 400 * MS, &why), KEEL_RATE); /* both: the longer wait is the true one */
+    ck_assert_int_eq(why.retry_after_ns, 1600 * MS);
+    ck_assert_int_eq(ask_as(9, HIGH, now + 400 * MS, &why), KEEL_OK); /* the route was charged to nobody */
+    ck_assert_int_eq(ask_as(9, HIGH, now + 400 * MS, &why), KEEL_OK);
+    ck_assert_int_eq(ask_as(9, CHECK, now + 2000 * MS, &why), KEEL_OK);
+    const struct keel_jval *v = report(guard->performance, false, now);
+    ck_report(v, "admission.refused.check.client_rate", "2");
+    ck_report(v, "admission.refused.check.route_rate", "1");
+    ck_report(v, "operations.check.rejected", "3");
+    ck_report(v, "operations.check.outcomes.rejected", "3");
+    ck_report(v, "admission.rate_limits.client.per_second", "1");
+    ck_report(v, "admission.rate_limits.client.burst", "2");
+    ck_report(v, "admission.rate_limits.check.per_second", "0.5");
+    ck_assert_ptr_nonnull(
+        strstr(metrics(), "keel_refused_total{engine=\"risk\",op=\"check\",reason=\"client_rate\"} 2\n"));
+}
+END_TEST
+
+/* Never on what must not be refused, on health, on the bus, on timers, on steps of a call, on engines of ours. */
+START_TEST(rates_spare)
+{
+    static const uint32_t spared[] = {LOW, FILL, HEALTH, STREAM, REDUCE_ONLY, PEER};
+    struct keel_refusal why;
+    open_limited(&rated);
+    for (int i = 0; i < 20; i++) {
+        for (size_t k = 0; k < KEEL_COUNT(spared); k++)
+            ck_assert_int_eq(ask_as(7, spared[k], SEC, &why), KEEL_OK);
+        ck_assert_int_eq(ask_as(0, HIGH, SEC, &why), KEEL_OK);
+    }
+}
+END_TEST
+
+/* ---- the adaptive bound ---- */
+
+START_TEST(adaptive)
+{
+    static const struct keel_limits l = {.adaptive = true, .max_calls = 100};
+    struct keel_permit held[64];
+    struct keel_refusal why;
+    open_limited(&l);
+    for (int i = 0; i < 64; i++)
+        ck_assert_int_eq(guard->admit(self, CHECK, SEC, SEC, &held[i], &why), KEEL_OK);
+    ck_assert_int_eq(ask_as(1, CHECK, SEC, &why), KEEL_SHED);
+    ck_assert_str_eq(why.reason, "concurrency_limit");
+    for (int i = 0; i < 64; i++) /* twice the target; client errors say nothing */
+        guard->settle(self, held[i], i < 7 ? KEEL_OUT_SLOW : KEEL_OUT_CLIENT, 200 * MS, SEC + 200 * MS);
+    const struct keel_jval *v = report(guard->performance, false, 2 * SEC);
+    ck_report(v, "admission.adaptive.check.limit", "32");
+    ck_report(v, "admission.adaptive.check.min", "4");
+    ck_report(v, "admission.adaptive.check.max", "100");
+    ck_report(v, "admission.adaptive.check.cuts", "1");
+    ck_report(v, "admission.adaptive.normal.max", "75"); /* its bulkhead */
+    ck_assert_ptr_null(walk(v, "admission.adaptive.high"));  /* it has no target */
+    ck_assert_ptr_null(walk(v, "admission.adaptive.fill"));
+    ck_assert_ptr_nonnull(strstr(metrics(), "keel_concurrency_limit{engine=\"risk\",op=\"check\"} 32\n"));
+}
+END_TEST
+
+/* ---- alternatives ---- */
+
+static const struct keel_op deep_op = {.id = "deep", .on = KEEL_POST("/deep"), .level = KEEL_CRITICAL};
+enum { DEEP, D_BEST, D_GOOD, D_PLAIN, N_DEEP };
+static const struct keel_target_conf deep_targets[N_DEEP] = {
+    {"deep", &deep_op, KEEL_CRITICAL, 0},
+    {"deep.best", &deep_op, KEEL_CRITICAL, 0},
+    {"deep.good", &deep_op, KEEL_CRITICAL, 0},
+    {"deep.plain", &deep_op, KEEL_CRITICAL, 0},
+};
+static const struct keel_engine deep_engine = {.name = "deep", .ops = &deep_op, .n_ops = 1,
+                                               .breaker = {3, 15000, 2, 10000}};
+
+static void open_deep(const struct keel_guard *g)
+{
+    struct keel_guard_env env = {.engine = &deep_engine, .targets = deep_targets, .n_targets = N_DEEP, .load = &load,
+                                 .seed = 7};
+    guard->close(self);
+    guard = g;
+    ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
+}
+
+/* The one that is chosen, run for took_ns; N_DEEP when none may. */
+static uint32_t choose(uint32_t from, int64_t left_ns, int64_t took_ns, enum keel_outcome o, int64_t now,
+                       const char **reason)
+{
+    const struct keel_pick ask = {from, N_DEEP - from, left_ns, NULL};
+    struct keel_refusal why = {0};
+    struct keel_permit p = {0};
+    enum keel_status st = guard->pick(self, &ask, now, &p, &why);
+    *reason = why.reason;
+    if (st != KEEL_OK) {
+        ck_assert_int_eq(st, KEEL_OPEN);
+        ck_assert_int_gt(why.retry_after_ns, 0);
+        return N_DEEP;
+    }
+    guard->settle(self, p, o, took_ns, now + took_ns);
+    return p.target;
+}
+
+#define CHOOSE(from, left, took, now) choose(from, left, took, KEEL_OUT_OK, now, &reason)
+
+START_TEST(chosen_by_latency)
+{
+    const char *reason;
+    int64_t now = 1000 * SEC;
+    open_deep(&keel_guard_hybrid);
+    ck_assert_uint_eq(CHOOSE(D_BEST, MS, 300 * MS, now), D_BEST); /* nothing is known of it yet */
+    ck_assert_ptr_null(reason);
+    ck_assert_uint_eq(CHOOSE(D_BEST, 300 * MS, 300 * MS, now + SEC), D_BEST); /* it fits exactly */
+    ck_assert_uint_eq(CHOOSE(D_BEST, 299 * MS, 40 * MS, now + 2 * SEC), D_GOOD);
+    ck_assert_str_eq(reason, "latency");
+    ck_assert_uint_eq(CHOOSE(D_GOOD, 299 * MS, 40 * MS, now + 2 * SEC), D_GOOD); /* asked for: no fallback */
+    ck_assert_ptr_null(reason);
+    ck_assert_uint_eq(CHOOSE(D_BEST, 20 * MS, 10 * MS, now + 3 * SEC), D_PLAIN);
+    ck_assert_uint_eq(CHOOSE(D_BEST, 0, 10 * MS, now + 3 * SEC), D_PLAIN); /* the last is not passed over */
+    const struct keel_jval *v = report(guard->performance, false, now + 5 * SEC);
+    ck_report(v, "alternatives.deep.0.name", "best");
+    ck_report(v, "alternatives.deep.0.count", "2");
+    ck_report(v, "alternatives.deep.0.passed_over", "3");
+    ck_report(v, "alternatives.deep.0.recent_us", "300000");
+    ck_report(v, "alternatives.deep.0.last_reason", "null");
+    ck_report(v, "alternatives.deep.1.count", "2");
+    ck_report(v, "alternatives.deep.1.as_fallback", "1");
+    ck_report(v, "alternatives.deep.2.as_fallback", "2");
+    ck_report(v, "alternatives.deep.2.last_reason", "latency");
+    ck_report(v, "alternatives.deep.2.last_fallback", "2026-11-22T17:51:02.000000000Z");
+    ck_report(v, "performance_summary.fallback_usage", "3");
+    /* half a minute after its last trial one call finds out whether it is still so */
+    ck_assert_uint_eq(CHOOSE(D_BEST, 20 * MS, 10 * MS, now + 30 * SEC), D_PLAIN);
+    ck_assert_uint_eq(CHOOSE(D_BEST, 20 * MS, 10 * MS, now + 31 * SEC), D_BEST);
+}
+END_TEST
+
+/* One slow call is forgotten after some that were not. */
+START_TEST(latency_is_forgotten)
+{
+    const char *reason;
+    int64_t now = 1000 * SEC;
+    open_deep(&keel_guard_hybrid);
+    for (int i = 0; i < 50; i++)
+        ck_assert_uint_eq(CHOOSE(D_BEST, SEC, 10 * MS, now), D_BEST);
+    CHOOSE(D_BEST, SEC, 500 * MS, now);
+    ck_assert_uint_eq(CHOOSE(D_BEST, 20 * MS, 5 * MS, now), D_GOOD);
+    for (int i = 0; i < 50; i++)
+        CHOOSE(D_BEST, SEC, 10 * MS, now);
+    ck_assert_uint_eq(CHOOSE(D_BEST, 20 * MS, 10 * MS, now), D_BEST);
+    for (int i = 0; i < 50; i++) /* what failed says nothing of how long it takes */
+        choose(D_GOOD, SEC, 400 * MS, KEEL_OUT_CLIENT, now, &reason);
+    ck_assert_uint_eq(CHOOSE(D_GOOD, 20 * MS, 10 * MS, now), D_GOOD);
+}
+END_TEST
+
+START_TEST(chosen_by_breaker)
+{
+    const char *reason;
+    int64_t now = 1000 * SEC;
+    open_deep(&keel_guard_hybrid);
+    for (int i = 0; i < 3; i++)
+        ck_assert_uint_eq(choose(D_BEST, SEC, MS, KEEL_OUT_FAILURE, now, &reason), D_BEST);
+    ck_assert_uint_eq(CHOOSE(D_BEST, SEC, MS, now), D_GOOD);
+    ck_assert_str_eq(reason, "circuit_open");
+    guard->change(self, "deep.good", "force-open", now);
+    ck_assert_uint_eq(CHOOSE(D_GOOD, SEC, MS, now), D_PLAIN);
+    ck_assert_str_eq(reason, "forced_open");
+    guard->change(self, "deep.plain", "force-open", now);
+    ck_assert_uint_eq(CHOOSE(D_BEST, SEC, MS, now), N_DEEP);
+    guard->change(self, "deep.good", "enable", now);
+    CHOOSE(D_GOOD, SEC, 300 * MS, now);
+    /* the last is shut: better one that may be too slow than none */
+    ck_assert_uint_eq(CHOOSE(D_GOOD, 20 * MS, MS, now), D_GOOD);
+    ck_assert_uint_eq(CHOOSE(D_BEST, SEC, MS, now + 20 * SEC), D_BEST); /* its trial */
+}
+END_TEST
+
+START_TEST(fallback_of_the_op_itself)
+{
+    struct keel_refusal why = {0};
+    ck_assert_int_eq(fall_back(&why), KEEL_OK);
+    ck_assert_str_eq(why.reason, "risk is away");
+    const struct keel_jval *v = report(guard->performance, false, SEC);
+    ck_report(v, "alternatives.check.0.last_reason", "risk is away");
+    guard->change(self, "check.reduce_only", "force-open", SEC);
+    ck_assert_int_eq(fall_back(&why), KEEL_OPEN);
+    ck_assert_str_eq(why.reason, "forced_open");
+}
+END_TEST
+
+START_TEST(plain_takes_the_first)
+{
+    const char *reason;
+    open_deep(&keel_guard_plain);
+    for (int i = 0; i < 100; i++) {
+        ck_assert_uint_eq(choose(D_GOOD, MS, SEC, KEEL_OUT_FAILURE, SEC, &reason), D_GOOD);
+        ck_assert_ptr_null(reason);
+    }
 }
 END_TEST
 
@@ -531,6 +810,30 @@ START_TEST(lanes_lose_nothing)
 }
 END_TEST
 
+/* Critical jobs that never end coming: of 1,700 that run, the low lane gets a hundred. */
+START_TEST(low_work_moves)
+{
+    size_t low = 0;
+    fresh_queue(2);
+    for (size_t i = 0; i < 100; i++)
+        push(KEEL_LOW, KEEL_LOW, false);
+    for (size_t i = 0; i < 1700; i++) {
+        struct keel_job urgent = {.level = KEEL_CRITICAL, .deadline_ns = SEC};
+        queue.head[KEEL_CRITICAL] = queue.tail[KEEL_CRITICAL] = &urgent;
+        queue.n++;
+        struct keel_job *j = guard->next_job(self, &queue, SEC);
+        ck_assert_ptr_nonnull(j);
+        low += j->level == KEEL_LOW;
+        if (j->level == KEEL_LOW) {
+            ck_assert_ptr_eq(queue.head[KEEL_CRITICAL], &urgent);
+            queue.head[KEEL_CRITICAL] = queue.tail[KEEL_CRITICAL] = NULL;
+            queue.n--;
+        }
+    }
+    ck_assert_uint_eq(low, 100);
+}
+END_TEST
+
 /* ---- reports ---- */
 
 START_TEST(plain_reports)
@@ -581,6 +884,18 @@ START_TEST(hybrid_health_fields)
 }
 END_TEST
 
+/* CHECK goes on by its only alternative. */
+static enum keel_status fall_back(struct keel_refusal *why)
+{
+    const struct keel_pick ask = {REDUCE_ONLY, 1, INT64_MAX, "risk is away"};
+    struct keel_refusal none;
+    struct keel_permit p;
+    enum keel_status st = guard->pick(self, &ask, SEC, &p, why != NULL ? why : &none);
+    if (st == KEEL_OK)
+        guard->settle(self, p, KEEL_OUT_OK, MS, SEC);
+    return st;
+}
+
 START_TEST(hybrid_performance_fields)
 {
     struct keel_permit held;
@@ -589,7 +904,8 @@ START_TEST(hybrid_performance_fields)
     calls(2, CHECK, KEEL_OUT_OK, 101 * MS, SEC);
     calls(2, CHECK, KEEL_OUT_TIMEOUT, 200 * MS, SEC);
     calls(1, CHECK, KEEL_OUT_CLIENT, MS, SEC);
-    calls(3, REDUCE_ONLY, KEEL_OUT_OK, MS, SEC);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(fall_back(NULL), KEEL_OK);
     guard->refused(self, CHECK, KEEL_OUT_CANCELLED);
     guard->admit(self, CHECK, SEC, -1, &held, &why); /* too late: cancelled */
     load.loop_lag_ns = 10 * SEC;
@@ -802,6 +1118,7 @@ int main(void)
     TCase *plain = tcase_create("plain");
     tcase_add_checked_fixture(plain, setup_plain, close_guard);
     tcase_add_test(plain, plain_admits_everything);
+    tcase_add_test(plain, plain_takes_the_first);
     tcase_add_loop_test(plain, plain_lanes, 0, KEEL_COUNT(queue_case));
     tcase_add_test(plain, plain_reports);
     suite_add_tcase(s, plain);
@@ -809,6 +1126,14 @@ int main(void)
     TCase *hybrid = tcase_create("hybrid");
     tcase_add_checked_fixture(hybrid, setup_hybrid, close_guard);
     tcase_add_loop_test(hybrid, admission, 0, KEEL_COUNT(admit_case));
+    tcase_add_test(hybrid, bulkheads_nest);
+    tcase_add_test(hybrid, rates);
+    tcase_add_test(hybrid, rates_spare);
+    tcase_add_test(hybrid, adaptive);
+    tcase_add_test(hybrid, chosen_by_latency);
+    tcase_add_test(hybrid, latency_is_forgotten);
+    tcase_add_test(hybrid, chosen_by_breaker);
+    tcase_add_test(hybrid, fallback_of_the_op_itself);
     tcase_add_test(hybrid, breaker_of_a_target);
     tcase_add_loop_test(hybrid, slow_answers, 0, KEEL_COUNT(slow_case));
     tcase_add_test(hybrid, must_is_never_refused);
@@ -820,6 +1145,7 @@ int main(void)
     tcase_add_test(hybrid, options_of_breakers);
     tcase_add_loop_test(hybrid, lanes, 0, KEEL_COUNT(queue_case));
     tcase_add_test(hybrid, lanes_lose_nothing);
+    tcase_add_test(hybrid, low_work_moves);
     tcase_add_test(hybrid, hybrid_health_fields);
     tcase_add_test(hybrid, hybrid_performance_fields);
     tcase_add_test(hybrid, hybrid_breakers_fields);
