@@ -1,6 +1,6 @@
 /*
  * What the files of the bus share with one another: link.c (connections), stream_reply.c (replies and headers), marks.c
- * (sets of sequence numbers), outbox.c (sending), bus_read.c (reading) and bus.c (the whole).
+ * (sets of sequence numbers), outbox*.c (sending), bus_read.c and its neighbours (reading; see bus_in.h) and bus.c (the whole).
  */
 #ifndef KEEL_RUN_BUS_PRIV_H
 #define KEEL_RUN_BUS_PRIV_H
