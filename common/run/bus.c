@@ -236,6 +236,7 @@ static void on_tick(uv_timer_t *timer)
     int64_t now_ns = keel_mono_ns();
     bool hurry = b->draining || keel_out_is_watched(b, now_ns);
     uint64_t delay_ms = LONG_TICK_MS;
+    keel_lease_hold(b->rt, now_ns);
     keel_out_tick(b, now_ns);
     if (b->has_redis) {
         keel_link_tick(b->control, now_ns);
@@ -269,6 +270,12 @@ static void on_control_up(void *ctx)
     keel_out_control_up(b);
     if (b->in != NULL)
         keel_in_control_up(b);
+}
+
+void keel_bus_look_again(struct keel_rt *rt)
+{
+    if (rt->bus != NULL && rt->bus->in != NULL)
+        keel_in_control_up(rt->bus);
 }
 
 /* ---- life ---- */

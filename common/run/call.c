@@ -214,6 +214,7 @@ static enum keel_status admit(struct call *c)
     uint32_t target = target_of(rt, op);
     if (op->flags & KEEL_PREBUILT)
         return KEEL_OK;
+    keel_lease_hold(rt, keel_mono_ns());
     if (rt->draining && !c->internal) {
         rt->guard->refused(rt->guard_self, target, KEEL_OUT_REJECTED);
         return KEEL_DRAINING;
@@ -240,6 +241,13 @@ static enum keel_status invalid(struct call *c, const struct keel_record_error *
     c->field = err->field;
     c->detail = err->detail;
     return KEEL_INVALID;
+}
+
+/* The core's own rows answer without store, bus and state; the engine's and the bus' do not. */
+static bool needs_work(const struct keel_rt *rt, const struct keel_op *op)
+{
+    size_t i = (size_t)(op - rt->ops);
+    return i < rt->engine->n_ops || i >= rt->engine->n_ops + keel_n_builtin_ops;
 }
 
 static void no_slot(struct keel_rt *rt, const struct keel_op *op)
@@ -869,6 +877,12 @@ void *keel_call_http(struct keel_rt *rt, const struct keel_op *op, const struct 
     if ((op->flags & KEEL_HYBRID_ONLY) && !rt->guard->hybrid) {
         keel_call_refuse(rt, KEEL_NOTFOUND, "hybrid_disabled",
                          "this engine runs in plain mode; ENABLE_HYBRID=true adds this", done, ctx);
+        return NULL;
+    }
+    if (rt->standby && needs_work(rt, op)) {
+        rt->guard->refused(rt->guard_self, target_of(rt, op), KEEL_OUT_REJECTED);
+        keel_call_refuse(rt, KEEL_UNAVAILABLE, "standby",
+                         "another instance is at work and this one stands by; nothing was done", done, ctx);
         return NULL;
     }
     struct call *c = open_call(rt, op, NULL);

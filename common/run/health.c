@@ -90,7 +90,7 @@ static struct keel_health *open_health(struct keel_rt *rt)
     struct keel_health *h = keel_alloc(1, sizeof *h);
 
     h->n_peers = rt->peers != NULL ? count_names(e->peers) : 0;
-    h->rows = keel_alloc(3 + h->n_peers + e->n_probes, sizeof *h->rows);
+    h->rows = keel_alloc(4 + h->n_peers + e->n_probes, sizeof *h->rows);
     h->arena = keel_arena_new(8192);
     h->overall = STATE_HEALTHY;
     if (rt->store != NULL)
@@ -99,14 +99,18 @@ static struct keel_health *open_health(struct keel_rt *rt)
         add(h, "redis", STATE_DEGRADED, "not connected yet");
         add(h, "dead_letters", STATE_HEALTHY, "");
     } else {
-        add(h, "redis", STATE_OFF, "REDIS_URL is empty");
+        add(h, "redis", STATE_OFF, rt->standby ? "not used by a standby" : "REDIS_URL is empty");
     }
+    if (rt->standby)
+        add(h, "lease", STATE_DEGRADED, "standby");
+    rt->health = h;
+    if (rt->standby)
+        return h;
     h->first_peer = h->n;
     for (size_t i = 0; i < h->n_peers; i++)
         add(h, e->peers[i], STATE_DEGRADED, "not asked yet");
     for (size_t i = 0; i < e->n_probes; i++)
         add(h, e->probes[i].id, STATE_HEALTHY, "");
-    rt->health = h;
     return h;
 }
 
@@ -141,6 +145,15 @@ static void ask_bus(struct keel_rt *rt, struct keel_health *h, int64_t now)
     if (dead > 0)
         snprintf(detail, sizeof detail, "%zu durable records wait for replay or discard: GET /bus/dead", dead);
     set(find(h, "dead_letters"), dead > 0 ? STATE_UNHEALTHY : STATE_HEALTHY, detail);
+}
+
+static void ask_standby(struct keel_rt *rt, struct keel_health *h)
+{
+    char detail[MAX_DETAIL];
+    const char *owner = keel_lease_owner(rt);
+
+    snprintf(detail, sizeof detail, "standby: %s is at work", owner[0] != '\0' ? owner : "another instance");
+    set(find(h, "lease"), STATE_DEGRADED, detail);
 }
 
 static void ask_probes(struct keel_rt *rt, struct keel_health *h)
@@ -261,6 +274,10 @@ void keel_health_write(struct keel_rt *rt, struct keel_json *w)
     keel_json_fix(w, "uptime_seconds", uptime_seconds(rt), 3);
     keel_json_bool(w, "ready", rt->ready && !rt->draining);
     keel_json_bool(w, "draining", rt->draining);
+    if (rt->engine->single_writer) {
+        keel_json_str(w, "role", rt->standby ? "standby" : "active");
+        keel_json_i64(w, "fencing_epoch", keel_lease_epoch(rt));
+    }
     keel_json_bool(w, "hybrid_integration", rt->guard->hybrid);
     keel_json_str(w, "hybrid_reason", hybrid_reason(rt));
     keel_json_bool(w, "messagebus_connected", rt->bus != NULL && keel_bus_connected(rt));
@@ -287,6 +304,8 @@ static const char *not_ready_because(const struct keel_rt *rt)
 {
     if (rt->draining)
         return "shutting down";
+    if (rt->standby)
+        return "standby: another instance is at work";
     if (!rt->ready)
         return "starting";
     return rt->health->overall == STATE_UNHEALTHY ? "unhealthy: GET /health says why" : NULL;
@@ -334,10 +353,14 @@ void keel_health_tick(struct keel_rt *rt)
     struct keel_health *h = rt->health != NULL ? rt->health : open_health(rt);
     int64_t now = keel_mono_ns();
 
-    ask_store(rt, h);
-    ask_bus(rt, h, now);
-    ask_peers(rt, h, now);
-    ask_probes(rt, h);
+    if (rt->standby) {
+        ask_standby(rt, h);
+    } else {
+        ask_store(rt, h);
+        ask_bus(rt, h, now);
+        ask_peers(rt, h, now);
+        ask_probes(rt, h);
+    }
     judge(h);
     build(rt, h);
 }

@@ -2,18 +2,14 @@
  * The process: options, guard, the parts in the order they rest on one another, the loop, and the drain in
  * the opposite order. What can be wrong is found before the first connection is taken.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "call_priv.h"
@@ -37,7 +33,8 @@ struct process {
     uv_timer_t second, start, drain;
     uv_signal_t terminate, interrupt;
     bool has_loop, has_timers, has_signals, is_open; /* is_open: the engine is */
-    int lock_fd;
+    const struct keel_peer_urls *urls;
+    const struct keel_breaker_options *breaker;
     enum stage stage;
     int64_t stage_until_ns;
 };
@@ -232,52 +229,6 @@ static enum keel_status open_guard(struct keel_rt *rt, const struct keel_breaker
     return rt->guard->open(&env, &rt->guard_self);
 }
 
-/* ---- data directory ---- */
-
-static bool make_dirs(const char *path, struct keel_arena *a)
-{
-    char *part = keel_arena_strdup(a, path);
-    for (char *p = part + 1; *p != '\0'; p++) {
-        if (*p != '/')
-            continue;
-        *p = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
-            return false;
-        *p = '/';
-    }
-    return mkdir(part, 0700) == 0 || errno == EEXIST;
-}
-
-/* Two processes on one set of files would ruin them. */
-static enum keel_status lock_data(struct process *p, char *err, size_t cap)
-{
-    struct keel_rt *rt = &p->rt;
-    char text[24] = "";
-    const char *dir = rt->core->data_dir;
-    if (!make_dirs(dir, rt->arena)) {
-        snprintf(err, cap, "data_dir=%s: %s", dir, strerror(errno));
-        return KEEL_INVALID;
-    }
-    const char *path = keel_arena_printf(rt->arena, "%s/%s.lock", dir, rt->engine->name);
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        snprintf(err, cap, "%s: %s", path, strerror(errno));
-        return KEEL_INVALID;
-    }
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        ssize_t n = read(fd, text, sizeof text - 1);
-        text[n > 0 ? strcspn(text, "\n") : 0] = '\0';
-        snprintf(err, cap, "data_dir=%s: in use by another %s-engine, process %s", dir, rt->engine->name, text);
-        close(fd);
-        return KEEL_CONFLICT;
-    }
-    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) != 0 || write(fd, text, (size_t)n) != n)
-        keel_log(KEEL_LOG_WARN, "lock_not_written", "file=%s", path);
-    p->lock_fd = fd;
-    return KEEL_OK;
-}
-
 /* ---- opening ---- */
 
 static void base36(char *out, size_t cap, uint64_t v)
@@ -297,6 +248,9 @@ static void identify(struct keel_rt *rt)
     rt->started_ns = keel_mono_ns();
     rt->started_wall_ns = keel_wall_ns();
     base36(rt->epoch, sizeof rt->epoch, (uint64_t)rt->started_wall_ns);
+    /* Whoever takes over from a single writer goes on under its name: its records, its pending entries, its positions. */
+    if (rt->engine->single_writer)
+        instance = "";
     snprintf(rt->producer, sizeof rt->producer, "hybrid-%s-engine%s%s", rt->engine->name,
              instance[0] != '\0' ? "-" : "", instance);
 }
@@ -311,6 +265,7 @@ static enum keel_status failed(char *err, size_t cap, const char *what, enum kee
 static void on_store_failed(struct keel_rt *rt)
 {
     const struct keel_engine *engine = rt->engine;
+    keel_lease_look(rt);
     keel_log(KEEL_LOG_ERROR, "state_reload", NULL);
     if (engine->close != NULL)
         engine->close(rt, rt->state);
@@ -348,37 +303,48 @@ static void start_timers(struct process *p)
     p->second.data = p->start.data = p->drain.data = p;
     uv_timer_start(&p->second, on_second, 1000, 1000);
     p->has_timers = true;
-    keel_timers_start(&p->rt);
 }
 
-static enum keel_status open_parts(struct process *p, const struct keel_opts *o, bool hybrid, char *err, size_t cap)
+/* What a standby has, too: it answers /health, and refuses the rest. */
+static enum keel_status open_base(struct process *p, bool hybrid, char *err, size_t cap)
 {
     struct keel_rt *rt = &p->rt;
-    const struct keel_engine *engine = rt->engine;
-    enum keel_status st = lock_data(p, err, cap);
+    size_t size = rt->engine->state_size > 0 ? rt->engine->state_size : 1;
+    enum keel_status st = keel_lease_open(rt, err, cap);
     if (st != KEEL_OK)
         return st;
     keel_assert(uv_loop_init(&p->loop) == 0);
     p->has_loop = true;
     rt->loop = &p->loop;
-    if ((st = open_guard(rt, o->breaker, hybrid)) != KEEL_OK)
+    if ((st = open_guard(rt, p->breaker, hybrid)) != KEEL_OK)
         return failed(err, cap, "the guard", st);
-    rt->state = keel_alloc(1, engine->state_size > 0 ? engine->state_size : 1);
+    rt->state = keel_alloc(1, size);
     keel_worker_open(rt);
     keel_calls_open(rt);
     keel_jobs_open(rt);
     keel_wss_open(rt); /* before what also runs before the loop blocks: the last started is the first called */
     keel_store_on_fail(rt, on_store_failed);
-    if ((st = keel_stores_open(rt)) != KEEL_OK)
+    start_timers(p);
+    return KEEL_OK;
+}
+
+/* What only the instance at work has. The store first: opening it ends the right of whoever had it to write. */
+static enum keel_status open_work(struct process *p, char *err, size_t cap)
+{
+    struct keel_rt *rt = &p->rt;
+    const struct keel_engine *engine = rt->engine;
+    enum keel_status st;
+    if (rt->store == NULL && (st = keel_stores_open(rt)) != KEEL_OK)
         return failed(err, cap, "the store", st);
     if ((st = keel_bus_open(rt)) != KEEL_OK)
         return failed(err, cap, "the bus", st);
-    if ((st = open_peers(rt, o->urls)) != KEEL_OK)
+    if ((st = open_peers(rt, p->urls)) != KEEL_OK)
         return failed(err, cap, "the peer client", st);
     if (engine->open != NULL && (st = engine->open(rt, rt->state)) != KEEL_OK)
         return failed(err, cap, "the engine", st);
     p->is_open = true;
-    start_timers(p);
+    keel_lease_taken(rt);
+    keel_timers_start(rt);
     keel_health_tick(rt);
     return KEEL_OK;
 }
@@ -390,13 +356,14 @@ static struct process *prepare(const struct keel_engine *engine, int argc, char 
     struct process *p = keel_alloc(1, sizeof *p);
     struct keel_rt *rt = &p->rt;
     const char *why;
-    p->lock_fd = -1;
     rt->engine = engine;
     rt->arena = keel_arena_new(65536);
     if (keel_opts_read(o, engine, argc, argv, rt->arena, err, cap) != KEEL_OK)
         goto failed;
     rt->core = o->core;
     rt->options = o->own;
+    p->urls = o->urls;
+    p->breaker = o->breaker;
     all_ops(rt);
     if ((why = keel_table_check(engine, rt->ops, rt->n_ops, rt->arena)) != NULL) {
         snprintf(err, cap, "the table of %s is wrong: %s", engine->name, why);
@@ -461,6 +428,7 @@ static void close_parts(struct process *p)
     struct keel_rt *rt = &p->rt;
     if (rt->calls != NULL)
         end_calls(p);
+    keel_lease_stop(rt);
     keel_http_close(rt);
     keel_wss_close(rt);
     keel_stores_close(rt);
@@ -490,8 +458,7 @@ void keel_rt_free(struct keel_rt *rt)
         close_parts(p);
         close_handles(p);
     }
-    if (p->lock_fd >= 0)
-        close(p->lock_fd);
+    keel_lease_close(rt);
     keel_arena_free(rt->arena);
     keel_free(p);
 }
@@ -505,7 +472,7 @@ struct keel_rt *keel_rt_new(const struct keel_engine *engine, int argc, char **a
     struct process *p = prepare(engine, argc, argv, &o, err, cap);
     if (p == NULL)
         return NULL;
-    if (o.core == NULL || open_parts(p, &o, hybrid, err, cap) != KEEL_OK) {
+    if (o.core == NULL || open_base(p, hybrid, err, cap) != KEEL_OK || open_work(p, err, cap) != KEEL_OK) {
         keel_rt_free(&p->rt);
         return NULL;
     }
@@ -573,7 +540,7 @@ static void on_signal(uv_signal_t *s, int signum)
     keel_bus_stop_reading(rt);
     keel_timers_stop(rt);
     keel_sources_stop(rt);
-    if (rt->engine->drain != NULL)
+    if (rt->engine->drain != NULL && p->is_open)
         rt->engine->drain(rt, rt->state);
     keel_http_quiesce(rt);
     enter(p, DRAIN_CALLS, rt->core->drain_ms * KEEL_MS);
@@ -607,13 +574,39 @@ static void on_start(uv_timer_t *t)
              rt->core->http_host, (unsigned)keel_http_port(rt), keel_mode(rt));
 }
 
-static int run(struct process *p, const struct keel_opts *o, bool hybrid, char *err, size_t cap)
+static void go_to_work(struct process *p)
+{
+    keel_bus_read(&p->rt);
+    uv_timer_start(&p->start, on_start, 0, BUS_WAIT_MS);
+}
+
+/* A standby's turn. A store that was stopped in the middle of a commit stays locked: it is asked for again. */
+static void take_over(struct keel_rt *rt)
+{
+    struct process *p = process_of(rt);
+    char err[512] = "";
+    if (keel_stores_open(rt) != KEEL_OK)
+        return;
+    keel_health_close(rt);
+    if (open_work(p, err, sizeof err) == KEEL_OK) {
+        go_to_work(p);
+        return;
+    }
+    keel_log(KEEL_LOG_ERROR, "takeover_failed", "detail=%s", err);
+    rt->exit_code = 1;
+    uv_stop(rt->loop);
+}
+
+static int run(struct process *p, bool hybrid, char *err, size_t cap)
 {
     struct keel_rt *rt = &p->rt;
     signal(SIGPIPE, SIG_IGN);
-    enum keel_status st = open_parts(p, o, hybrid, err, cap);
+    enum keel_status st = open_base(p, hybrid, err, cap);
+    if (st == KEEL_OK && !rt->standby)
+        st = open_work(p, err, cap);
     if (st == KEEL_OK) {
         watch_signals(p);
+        keel_health_tick(rt);
         st = keel_http_open(rt);
         if (st != KEEL_OK)
             failed(err, cap, "the HTTP server", st);
@@ -622,8 +615,9 @@ static int run(struct process *p, const struct keel_opts *o, bool hybrid, char *
         keel_rt_free(rt);
         return 1;
     }
-    keel_bus_read(rt);
-    uv_timer_start(&p->start, on_start, 0, BUS_WAIT_MS);
+    keel_lease_watch(rt, take_over);
+    if (!rt->standby)
+        go_to_work(p);
     uv_run(&p->loop, UV_RUN_DEFAULT);
     int code = rt->exit_code;
     keel_log(KEEL_LOG_INFO, "stopped", "code=%d", code);
@@ -734,7 +728,7 @@ int keel_main(int argc, char **argv, const struct keel_engine *engine)
         code = probe(&p->rt);
         break;
     default:
-        code = run(p, &o, hybrid, err, sizeof err);
+        code = run(p, hybrid, err, sizeof err);
         if (err[0] != '\0')
             fprintf(stderr, "%s-engine: %s\n", engine->name, err);
         return code;

@@ -290,6 +290,7 @@ static bool send_one(struct stream *s, struct rec *r)
 
 void keel_out_flush_stream(struct stream *s)
 {
+    keel_lease_hold(s->bus->rt, keel_mono_ns());
     s->is_urgent = s->waiting > 0;
     if (s->check != CHECKED || s->cursor == NULL || keel_mono_ns() < s->paused_until_ns)
         return;

@@ -417,6 +417,7 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
                      const char *traceparent, keel_reply_fn *done, void *ctx)
 {
     keel_assert(rt->peers != NULL);
+    keel_lease_hold(rt, keel_mono_ns());
     struct request *r = request_new(rt->peers, done, ctx);
     const char *base = keel_peer_url(rt, req->peer);
     int64_t left_ns = left_of(rt, req, deadline_ns, keel_mono_ns());

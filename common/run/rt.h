@@ -24,7 +24,8 @@
     X(S, STR, data_dir, "data", 1, 512, "", "directory of the engine's files")                                         \
     X(S, STR, keel_env, "main", 1, 32, "", "names the system; another value prefixes every bus key")                   \
     X(S, ENUM, keel_mode, "paper", 0, 0, "live|paper|sim", "of the whole system")                                      \
-    X(S, STR, instance, "", 0, 32, "", "suffix of the consumer name where several run")                                \
+    X(S, STR, instance, "", 0, 32, "", "suffix of the consumer name where several run; not of single writers")         \
+    X(S, I64, lease_ms, "5000", 1000, 60000, "ms", "single writers: a standby takes over from one that is silent so long") \
     X(S, ENUM, log_level, "info", 0, 0, "debug|info|warn|error", "least severe level that is logged")                  \
     X(S, STR, read_token, "", 0, 256, "", "bearer token of scope read; also READ_TOKEN_FILE")                          \
     X(S, STR, trade_token, "", 0, 256, "", "bearer token of scope trade; also TRADE_TOKEN_FILE")                       \
@@ -57,6 +58,7 @@ struct keel_peers;
 struct keel_worker;
 struct keel_calls;
 struct keel_wss;
+struct keel_lease;
 
 struct keel_rt {
     const struct keel_engine *engine;
@@ -83,6 +85,9 @@ struct keel_rt {
     int64_t started_wall_ns, started_ns;
     int64_t session_ns, session_at_ns; /* session clock: newest ts_init, and the monotonic time it was handled */
     bool ready, draining;
+    bool standby;             /* another instance is at work on the data directory: nothing but this is open */
+    struct keel_lease *lease; /* NULL in tests that open parts by themselves */
+    int64_t held_until_ns;    /* before this nobody can have taken over; see keel_lease_hold */
     int exit_code;
     struct keel_health *health; /* health.c's own; NULL until its first tick */
     const char *hybrid_reason;  /* of /health; NULL: what the guard in use says by itself */
@@ -205,6 +210,7 @@ bool keel_bus_idle(struct keel_rt *rt);               /* nothing unsent, nothing
 void keel_bus_close(struct keel_rt *rt);
 void keel_bus_reload(struct keel_rt *rt);             /* after a failed commit: marks and sequence numbers from the file */
 bool keel_bus_connected(struct keel_rt *rt);
+void keel_bus_look_again(struct keel_rt *rt);         /* another process with our name has ended: its pending entries are ours */
 int64_t keel_bus_away_ns(struct keel_rt *rt);         /* since when Redis is away, monotonic; 0: it is not */
 /* Room for n more records of the lane; the reservation is given back by send or release. */
 bool keel_bus_reserve(struct keel_rt *rt, enum keel_lane lane, size_t n);
@@ -239,6 +245,29 @@ const char *keel_store_why(const struct keel_store *s);
 size_t keel_store_queued(const struct keel_store *s);
 /* Set by main.c: called on the loop when a commit failed, after all failed completions were handed back. */
 void keel_store_on_fail(struct keel_rt *rt, void (*fn)(struct keel_rt *rt));
+
+/* Whoever opens a store raises its epoch; commits of those who opened it before fail from then on. */
+int64_t keel_store_epoch(const struct keel_store *s);
+bool keel_store_fenced(struct keel_store *s);          /* reads the file: somebody has opened it since */
+
+/* ---- lease.c: which of several instances on one data directory is at work ---- */
+/* Locks the data directory, or sets rt->standby; KEEL_CONFLICT when it is in use and this engine has no standbys. */
+enum keel_status keel_lease_open(struct keel_rt *rt, char *err, size_t cap);
+/* Renews the lease, or as a standby waits until it is this one's turn and calls take once, which opens the rest. */
+void keel_lease_watch(struct keel_rt *rt, void (*take)(struct keel_rt *rt));
+void keel_lease_taken(struct keel_rt *rt);              /* the store is open and the epoch raised */
+void keel_lease_look(struct keel_rt *rt);               /* ends the process when another has taken over */
+/* Before anything is answered, sent or asked: a process that was stopped meanwhile finds out first. */
+static inline void keel_lease_hold(struct keel_rt *rt, int64_t now_ns)
+{
+    if (now_ns >= rt->held_until_ns)
+        keel_lease_look(rt);
+}
+bool keel_lease_is_shared(const struct keel_rt *rt);    /* there may be standbys */
+int64_t keel_lease_epoch(const struct keel_rt *rt);
+const char *keel_lease_owner(const struct keel_rt *rt); /* of a standby: who is at work; "" when unknown */
+void keel_lease_stop(struct keel_rt *rt);
+void keel_lease_close(struct keel_rt *rt);              /* after the loop: lets go of the lock */
 
 /* ---- peer.c ---- */
 enum keel_status keel_peers_open(struct keel_rt *rt, const char *const *names, const char *const *urls, size_t n);

@@ -31,6 +31,7 @@ enum {
     MAX_COLUMNS = 64,
     MAX_ROWS = 5000,
     MAX_READERS = 8,
+    BUSY_MS = 5000,
     WHY_CAP = 240
 };
 
@@ -79,6 +80,7 @@ struct keel_store {
     struct keel_rt *rt;
     char name[64], path[1024];
     sqlite3 *writer; /* the store thread's */
+    int64_t epoch;   /* the file's when it was opened here */
     struct cached cache[CACHE_SLOTS];
     size_t n_cached;
     sqlite3 *loop_reader;
@@ -99,6 +101,13 @@ struct keel_store {
     char why[WHY_CAP];
     struct keel_store *next;
 };
+
+/* The fencing epoch: raised by whoever opens the file for writing, compared by every commit. So of two processes that both
+ * believe to be at work only the one that came last can write, however long the other was stopped between any two steps. */
+static const char raise_epoch_sql[] =
+    "INSERT OR IGNORE INTO keel_bus_meta VALUES('writer', '0');"
+    "UPDATE keel_bus_meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'writer'";
+static const char epoch_sql[] = "SELECT CAST(value AS INTEGER) FROM keel_bus_meta WHERE name = 'writer'";
 
 /* Every open store of the process, and what to do when one failed. */
 static struct keel_store *stores;
@@ -349,10 +358,24 @@ static void writer_rollback(struct keel_store *s)
         sqlite3_exec(s->writer, "ROLLBACK", NULL, NULL, NULL);
 }
 
+/* Within a transaction, so that nobody can raise it before the commit. */
+static bool epoch_is_ours(struct keel_store *s, char why[WHY_CAP])
+{
+    sqlite3_stmt *stmt = statement_of(s, epoch_sql);
+    bool read = stmt != NULL && sqlite3_step(stmt) == SQLITE_ROW;
+    bool ours = read && sqlite3_column_int64(stmt, 0) == s->epoch;
+    if (!read)
+        snprintf(why, WHY_CAP, "%s", sqlite3_errmsg(s->writer));
+    else if (!ours)
+        snprintf(why, WHY_CAP, "another instance has taken over this store");
+    sqlite3_reset(stmt);
+    return ours;
+}
+
 static bool commit_batch(struct keel_store *s, const struct list *batch, bool inject,
                          char why[WHY_CAP])
 {
-    bool good = writer_exec(s, "BEGIN IMMEDIATE", why);
+    bool good = writer_exec(s, "BEGIN IMMEDIATE", why) && epoch_is_ours(s, why);
     for (struct keel_txn *t = batch->first; t != NULL && good; t = t->next)
         for (struct statement *st = t->first; st != NULL && good; st = st->next)
             good = statement_run(s, st, why);
@@ -371,8 +394,8 @@ static bool probe_write(struct keel_store *s, char why[WHY_CAP])
 {
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA user_version = %d", SCHEMA_VERSION);
-    bool good = writer_exec(s, "BEGIN IMMEDIATE", why) && writer_exec(s, sql, why) &&
-                writer_exec(s, "COMMIT", why);
+    bool good = writer_exec(s, "BEGIN IMMEDIATE", why) && epoch_is_ours(s, why) &&
+                writer_exec(s, sql, why) && writer_exec(s, "COMMIT", why);
     if (!good)
         writer_rollback(s);
     return good;
@@ -560,7 +583,10 @@ static bool writer_setup(struct keel_store *s, const char *schema, char why[WHY_
             "PRAGMA journal_size_limit = 67108864",
             why) &&
         writer_exec(s, head, why) && writer_exec(s, keel_bus_schema, why) &&
-        writer_exec(s, schema, why) && writer_exec(s, "COMMIT", why);
+        writer_exec(s, schema, why) && writer_exec(s, raise_epoch_sql, why);
+    if (good)
+        s->epoch = pragma_i64(s->writer, epoch_sql);
+    good = good && writer_exec(s, "COMMIT", why);
     if (!good)
         writer_rollback(s);
     return good;
@@ -576,7 +602,7 @@ static bool connect_db(const char *path, int flags, sqlite3 **out, char why[WHY_
         sqlite3_close(db);
         return false;
     }
-    sqlite3_busy_timeout(db, 5000);
+    sqlite3_busy_timeout(db, BUSY_MS);
     *out = db;
     return true;
 }
@@ -584,6 +610,7 @@ static bool connect_db(const char *path, int flags, sqlite3 **out, char why[WHY_
 static bool writer_open(struct keel_store *s, const char *schema, char why[WHY_CAP])
 {
     const char *dir = s->rt->core->data_dir;
+    bool good;
     if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
         snprintf(why, WHY_CAP, "%.100s: %s", dir, strerror(errno));
         return false;
@@ -596,7 +623,12 @@ static bool writer_open(struct keel_store *s, const char *schema, char why[WHY_C
         snprintf(why, WHY_CAP, "the file may not be written");
         return false;
     }
-    return file_is_ours(s, why) && writer_setup(s, schema, why);
+    /* A standby that finds the file locked by one that was stopped tries again, and answers meanwhile. */
+    if (s->rt->standby)
+        sqlite3_busy_timeout(s->writer, 200);
+    good = file_is_ours(s, why) && writer_setup(s, schema, why);
+    sqlite3_busy_timeout(s->writer, BUSY_MS);
+    return good;
 }
 
 static struct keel_store *store_find(const struct keel_rt *rt, const char *name)
@@ -723,6 +755,23 @@ done:
     }
     sqlite3_finalize(stmt);
     return st;
+}
+
+int64_t keel_store_epoch(const struct keel_store *s)
+{
+    return s->epoch;
+}
+
+static enum keel_status epoch_row(void *ctx, int n, const char *const *cell)
+{
+    int64_t *epoch = ctx;
+    return n == 1 && cell[0] != NULL ? keel_i64_parse(cell[0], strlen(cell[0]), epoch) : KEEL_INVALID;
+}
+
+bool keel_store_fenced(struct keel_store *s)
+{
+    int64_t epoch = s->epoch;
+    return keel_store_each(s, epoch_sql, epoch_row, &epoch) == KEEL_OK && epoch != s->epoch;
 }
 
 struct read_job {

@@ -56,5 +56,6 @@ const struct keel_engine marketdata_engine = {
                                        "marketdata.critical.breaker", NULL},
     .breaker = {.failures = 5, .recovery_ms = 60000, .successes = 3, .call_timeout_ms = 30000},
     .schema = md_schema,
+    .single_writer = true,
     .state_size = sizeof(struct md_state), .open = md_open, .close = md_close,
 };

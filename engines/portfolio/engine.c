@@ -63,6 +63,7 @@ const struct keel_engine portfolio_engine = {
     .peers = (const char *const[]){"strategy", NULL},
     .breaker = {.failures = 5, .recovery_ms = 60000, .successes = 3, .call_timeout_ms = 30000},
     .schema = portfolio_schema,
+    .single_writer = true,
     .state_size = sizeof(struct portfolio_state),
     .open = portfolio_open,
     .close = portfolio_close,

@@ -229,6 +229,7 @@ const struct keel_engine strategy_engine = {
     .peers = (const char *const[]){"risk", NULL},
     .breaker = {3, 10000, 2, 5000},
     .schema = strategy_schema,
+    .single_writer = true,
     .state_size = sizeof(struct strategy_state),
     .open = strategy_open,
     .close = strategy_close,

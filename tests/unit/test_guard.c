@@ -633,7 +633,8 @@ START_TEST(options_of_breakers)
     struct keel_breaker_options o = {.breaker_window = "time:10s", .breaker_min_calls = 4, .breaker_failure_rate = 0.25,
                                      .breaker_failures = 1000, .breaker_recovery_ms = 2000, .breaker_permits = 1,
                                      .breaker_recovery_max_ms = 4000, .breaker_half_open_ms = 3000};
-    struct keel_guard_env env = {&engine, targets, N_TARGETS, &load, 7, on_transition, &load, &o};
+    struct keel_guard_env env = {.engine = &engine, .targets = targets, .n_targets = N_TARGETS, .load = &load, .seed = 7,
+                                 .transition = on_transition, .ctx = &load, .breaker = &o};
     guard->close(self);
     ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
     calls(3, CHECK, KEEL_OUT_OK, MS, SEC);

@@ -431,6 +431,39 @@ START_TEST(a_read_only_directory_is_refused)
 }
 END_TEST
 
+/* Two processes at one file, the first of which was stopped and goes on: what it still had to write must not be written. */
+START_TEST(only_the_last_to_open_it_can_write)
+{
+    open_store();
+    struct keel_rt later = {.engine = &engine, .loop = &loop, .core = &core};
+    struct outcome before = {'a', KEEL_WAIT}, late = {'b', KEEL_OK}, again = {'c', KEEL_OK};
+    int64_t epoch = keel_store_epoch(rt.store);
+    ck_assert_int_ge(epoch, 1);
+    commit_id(1, &before);
+    run_until(all_back);
+    ck_assert(!keel_store_fenced(rt.store));
+    ck_assert_int_eq(keel_stores_open(&later), KEEL_OK);
+    ck_assert_int_eq(keel_store_epoch(later.store), epoch + 1);
+    ck_assert(keel_store_fenced(rt.store));
+    ck_assert(!keel_store_fenced(later.store));
+    commit_id(2, &late);
+    run_until(all_back);
+    commit_id(3, &again);
+    run_until(all_back);
+    ck_assert_int_eq(before.st, KEEL_OK);
+    ck_assert_int_eq(late.st, KEEL_UNAVAILABLE);
+    ck_assert_int_eq(again.st, KEEL_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(keel_store_why(rt.store), "taken over"));
+    ck_assert_int_eq(count(), 1);
+    struct keel_txn *t = keel_txn_new(later.store);
+    keel_txn_exec(t, insert_id, "i", (int64_t)4);
+    keel_txn_commit(&later, t, NULL, NULL);
+    keel_stores_close(&later);
+    ck_assert_int_eq(count(), 2);
+    close_store();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("store");
@@ -444,6 +477,7 @@ int main(void)
     tcase_add_test(tc, what_was_queued_is_committed_at_the_end);
     tcase_add_test(tc, a_full_disk_is_an_error_and_passes);
     tcase_add_test(tc, a_second_file_is_independent);
+    tcase_add_test(tc, only_the_last_to_open_it_can_write);
     tcase_add_loop_test(tc, a_foreign_file_is_refused, 0, (int)KEEL_COUNT(foreign_case));
     tcase_add_test(tc, a_file_that_is_no_database_is_refused);
     tcase_add_test(tc, a_directory_that_cannot_be_is_refused);
