@@ -1,4 +1,4 @@
-/* The program `keel`: supervisor (`up`), session driver (`demo`) and client (`status`, `order`, `models`, `tail`). One thread. */
+/* The program `keel`: supervisor (`up`), session driver (`demo`) and client (every other command). One thread. */
 #ifndef KEEL_CLI_H
 #define KEEL_CLI_H
 
@@ -26,6 +26,7 @@ struct cli_reply {
 /* Blocks at most timeout_ms. Everything it gives lives in a. token may be NULL. */
 struct cli_reply cli_http(struct keel_arena *a, const char *method, const char *url, const char *body, long timeout_ms);
 void cli_http_token(const char *token); /* sent with every request from now on */
+const char *cli_http_auth(void);        /* its header line, or "" */
 
 /* ---- up.c ---- */
 struct cli_child {
@@ -79,6 +80,7 @@ int cli_tail(int argc, char **argv);
 int cli_order(int argc, char **argv);
 int cli_models(int argc, char **argv);
 int cli_logs(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 
 /* Options: name, whether it takes a value, help. Values land in val[i] (NULL: not given). */
 struct cli_opt { const char *name, *arg, *help; };

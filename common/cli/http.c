@@ -20,6 +20,11 @@ void cli_http_token(const char *token)
     snprintf(auth, sizeof auth, "Authorization: Bearer %s", token);
 }
 
+const char *cli_http_auth(void)
+{
+    return auth;
+}
+
 static size_t take(char *p, size_t size, size_t n, void *ctx)
 {
     struct sink *s = ctx;

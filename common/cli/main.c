@@ -22,6 +22,7 @@ static const struct {
     {"order", cli_order, "place, show or cancel an order"},
     {"models", cli_models, "list, train and promote the models of ml"},
     {"tail", cli_tail, "follow a bus topic"},
+    {"bench", cli_bench, "load a running engine and show throughput and latency"},
     {"logs", cli_logs, "show the logs of a system started by keel up or keel demo"},
 };
 

@@ -1,0 +1,47 @@
+/*
+ * HTTP/1.1 load from one thread, for `keel bench` and the benchmarks. Closed loop: each connection asks again as
+ * soon as it is answered. Open loop: requests fall due at a fixed rate whether or not earlier ones were answered,
+ * and latency counts from when a request was due, so a server that stalls is charged for all that it delayed.
+ */
+#ifndef KEEL_LOAD_H
+#define KEEL_LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "keel/tracker.h"
+
+#define LOAD_CONNECTIONS 4096
+
+struct load_conf {
+    const char *host;            /* an IPv4 address or localhost */
+    uint16_t port;
+    const char *method, *path;
+    const char *body;            /* NULL: none */
+    const char *headers;         /* more header lines, each ending in CRLF; NULL: none */
+    unsigned connections;
+    double rate;                 /* requests/s; 0: closed loop */
+    double warm_up_s, seconds;   /* what is sent in the first is not counted */
+    uint64_t target_ns;          /* 0: none */
+    int cpu;                     /* core of this thread; -1: any */
+};
+
+/*
+ * In path and body, {n} becomes a number of 16 digits that no other request has, {now} the wall clock in
+ * nanoseconds, {c} the connection's number in 4 digits.
+ */
+struct load_result {
+    struct keel_hist hist;       /* of every answer that was counted; over: beyond the target */
+    uint64_t sent, answered;
+    uint64_t status[600];        /* 0: no HTTP */
+    uint64_t broken;             /* connections that ended in the middle of a request */
+    uint64_t unanswered;         /* due or sent, and without an answer at the end */
+    double seconds;              /* of the counted part */
+    char sample[400];            /* the beginning of the first answer that was not 2xx */
+};
+
+/* false: nothing was measured, why says so in one line. Blocks for warm_up_s + seconds and at most 5 s more. */
+bool load_run(const struct load_conf *conf, struct load_result *out, char *why, size_t cap);
+
+#endif

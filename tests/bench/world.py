@@ -1,0 +1,176 @@
+"""What the benchmarks share: engines and peers on a core of their own, the load of `keel bench` on the other, medians
+with their spread, and tables in Markdown.
+
+Cores: with two or more, servers run on core 0 and the load on core 1 (pinned), so neither takes the other's time.
+"""
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+os.environ.setdefault("ENABLE_HYBRID", "true")
+from keeltest import BIN, ENGINES, Engine, Process, Redis, free_port, request, wait_for  # noqa: E402,F401
+
+SERVER_CORE, LOAD_CORE = 0, min(1, (os.cpu_count() or 1) - 1)
+
+
+def pin(pid, cores):
+    """Every thread of a process, those that are to come included."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(task), cores)
+
+
+class World:
+    """Redis and engines that know one another, in a folder of their own; a context manager."""
+
+    def __init__(self, names, hybrid=True, pinned=True, env=None):
+        self.folder = tempfile.mkdtemp(prefix="keel-world-")
+        self.cleanups = [lambda: shutil.rmtree(self.folder, ignore_errors=True)]
+        self.redis = self.started(Redis(self.folder))
+        ports = {n: free_port() for n in ENGINES}
+        urls = {f"{n.upper()}_URL": f"http://127.0.0.1:{p}" for n, p in ports.items()}
+        self.engines = {n: Engine(n, self.folder, self.redis.url, dict(
+            urls, KEEL_MODE="sim", ENABLE_HYBRID=str(hybrid).lower(), **(env or {})), (), ports[n]) for n in names}
+        for e in self.engines.values():
+            self.started(e)
+        if pinned:
+            for p in [self.redis, *self.engines.values()]:
+                pin(p.p.pid, {SERVER_CORE})
+
+    def started(self, process):
+        self.cleanups.append(process.stop)
+        try:
+            return process.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __getitem__(self, name):
+        return self.engines[name]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *why):
+        for undo in reversed(self.cleanups):
+            undo()
+
+    def write(self, name, text):
+        path = os.path.join(self.folder, name)
+        with open(path, "w") as f:
+            f.write(text)
+        return path
+
+    def session(self, seconds=60):
+        """A simulated session to its end, as fast as it goes: books, vectors, a curve for analytics."""
+        md = self["marketdata"]
+        got = md.post("/feeds", {"kind": "simulate", "seed": 7, "duration_s": seconds, "speed": 0})
+        assert got.status < 300, got
+        wait_for(lambda: md.get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 120, 0.1)
+
+
+def load_argv(port, path, body=None, connections=16, seconds=0.4, rate=None, warm_up=0.1, target_ms=None, core=LOAD_CORE):
+    argv = [os.path.join(BIN, "keel"), "bench", "--json", "--url", f"http://127.0.0.1:{port}{path}",
+            "--connections", str(connections), "--duration", str(seconds), "--warm-up", str(warm_up)]
+    for option, value in (("--body", body), ("--rate", rate), ("--target-ms", target_ms), ("--cpu", core)):
+        if value is not None:
+            argv += [option, str(value)]
+    return argv
+
+
+def load(*args, **named):
+    """One measurement: the object that `keel bench --json` prints."""
+    done = subprocess.run(load_argv(*args, **named), capture_output=True, text=True, timeout=120)
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        raise RuntimeError(f"no measurement of {args}: {done.stdout}{done.stderr}")
+
+
+class Background:
+    """Load that goes on until it is stopped."""
+
+    def __init__(self, *args, seconds=3600, **named):
+        self.p = subprocess.Popen(load_argv(*args, seconds=seconds, **named), stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *why):
+        self.p.kill()
+        self.p.wait()
+        self.p.stdout.close()
+
+
+def cpu_ns(pid):
+    """Processor time of a process' first thread: the loop of an engine, all of a peer."""
+    with open(f"/proc/{pid}/schedstat") as f:
+        return int(f.read().split()[0])
+
+
+def good(got):
+    """Share of answers that were 2xx."""
+    ok = sum(n for code, n in got["status"].items() if code.startswith("2"))
+    return ok / got["answered"] if got["answered"] else 0.0
+
+
+class Series:
+    """One figure over the runs."""
+
+    def __init__(self):
+        self.values = []
+
+    def add(self, v):
+        self.values.append(v)
+
+    @property
+    def median(self):
+        return statistics.median(self.values) if self.values else float("nan")
+
+    def text(self, form="{:,.0f}"):
+        """Median, and from which to which value the runs went."""
+        if not self.values:
+            return "-"
+        if len(self.values) == 1:
+            return form.format(self.median)
+        return f"{form.format(self.median)} ({form.format(min(self.values))} to {form.format(max(self.values))})"
+
+
+def ratio(a, b):
+    """Run by run, so that a slow spell of the machine falls on both."""
+    out = Series()
+    for x, y in zip(a.values, b.values):
+        if y:
+            out.add(x / y)
+    return out
+
+
+def table(title, head, rows):
+    lines = [f"### {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(str(c) for c in r) + " |" for r in rows]) + "\n"
+
+
+class Goals:
+    """What was asked for, what was measured; written as JSON for the report."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, name, goal, measured, met):
+        self.rows.append({"name": name, "goal": goal, "measured": measured, "met": met})
+
+
+def finish(goals, tables):
+    """Prints the tables; the goals go to the file that KEEL_BENCH_GOALS names."""
+    print("\n".join(tables))
+    path = os.environ.get("KEEL_BENCH_GOALS")
+    if path:
+        with open(path, "w") as f:
+            json.dump(goals.rows, f)
+    else:
+        for g in goals.rows:
+            print(f"{'met   ' if g['met'] else 'MISSED'} {g['name']}: {g['measured']} (goal {g['goal']})")
