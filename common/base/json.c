@@ -445,31 +445,45 @@ static size_t escape(char *to, unsigned char c)
     return 6;
 }
 
+/* Not below 0x20, not '"', not '\\', not beyond ASCII. */
 static bool is_plain(unsigned char c)
 {
-    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+    static const uint32_t special[8] = {0xFFFFFFFF, 1u << ('"' - 32), 1u << ('\\' - 64), 0,
+                                        0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF};
+    return (special[c >> 5] >> (c & 31) & 1) == 0;
 }
 
 /* What is not UTF-8 becomes U+FFFD, so that the output is always valid. */
+static char *put_special(char *p, const char *s, size_t n, size_t *used)
+{
+    unsigned char c = (unsigned char)*s;
+    size_t step;
+
+    *used = 1;
+    if (c < 0x80)
+        return p + escape(p, c);
+    step = utf8_length(s, n);
+    memcpy(p, step > 0 ? s : "\xEF\xBF\xBD", step > 0 ? step : 3);
+    *used = step > 0 ? step : 1;
+    return p + (step > 0 ? step : 3);
+}
+
 static void put_string(struct keel_json *w, const char *s, size_t n)
 {
-    size_t special = 0;
-    for (size_t i = 0; i < n; i++)
-        special += !is_plain((unsigned char)s[i]);
-    char *p = room_for(w, n + special * 5 + 2), *start = p;
+    size_t plain = 0, used;
+
+    while (plain < n && is_plain((unsigned char)s[plain]))
+        plain++;
+    char *p = room_for(w, plain + (n - plain) * 6 + 2), *start = p;
     *p++ = '"';
-    for (size_t i = 0; i < n;) {
-        unsigned char c = (unsigned char)s[i];
-        if (is_plain(c)) {
+    memcpy(p, s, plain); /* nearly always all of it */
+    p += plain;
+    for (size_t i = plain; i < n;) {
+        if (is_plain((unsigned char)s[i])) {
             *p++ = s[i++];
-        } else if (c < 0x80) {
-            p += escape(p, c);
-            i++;
         } else {
-            size_t step = utf8_length(s + i, n - i);
-            memcpy(p, step > 0 ? s + i : "\xEF\xBF\xBD", step > 0 ? step : 3);
-            p += step > 0 ? step : 3;
-            i += step > 0 ? step : 1;
+            p = put_special(p, s + i, n - i, &used);
+            i += used;
         }
     }
     *p++ = '"';

@@ -215,8 +215,10 @@ static size_t print_units(u128 magnitude, bool is_negative, char *buf)
 {
     char text[KEEL_MONEY_TEXT];
     char *end = text + sizeof text, *p = end;
-    u128 whole = magnitude / (u128)KEEL_SCALE;
-    uint64_t fraction = (uint64_t)(magnitude % (u128)KEEL_SCALE);
+    /* Division of 128 bits is a call, of 64 bits an instruction; most figures fit. */
+    bool fits = magnitude <= UINT64_MAX;
+    u128 whole = fits ? (uint64_t)magnitude / (uint64_t)KEEL_SCALE : magnitude / (u128)KEEL_SCALE;
+    uint64_t fraction = fits ? (uint64_t)magnitude % (uint64_t)KEEL_SCALE : (uint64_t)(magnitude % (u128)KEEL_SCALE);
     if (fraction != 0) {
         p = put_digits(p, fraction, SCALE_DIGITS);
         while (end[-1] == '0')

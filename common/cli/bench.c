@@ -45,7 +45,7 @@ static const struct target {
     {"websocket", "topics", "GET", "/topics", NULL, 40, false},
 };
 
-enum { ENGINE, OP, CONNECTIONS, DURATION, RATE, WARM_UP, ORDERS, LIST, OFFSET, URL, METHOD, BODY, TARGET, CPU, JSON, N };
+enum { ENGINE, OP, CONNECTIONS, DURATION, RATE, WARM_UP, ORDERS, LIST, OFFSET, URL, METHOD, BODY, TARGET, CPU, SPIN, JSON, N };
 
 static const struct cli_opt opts[N] = {
     {"--engine", "NAME", "risk (default), ml, features, analytics, factor, portfolio, strategy, marketdata, websocket"},
@@ -62,6 +62,7 @@ static const struct cli_opt opts[N] = {
     {"--body", "JSON", "with --url; {n} is a new number, {now} the time in ns, {c} the connection"},
     {"--target-ms", "MS", "what counts as within target (default: the operation's own)"},
     {"--cpu", "N", "run the load on this core"},
+    {"--spin", NULL, "never sleep: a server that is not quite busy is then not charged for waking the load"},
     {"--json", NULL, "print one JSON object"},
 };
 
@@ -227,6 +228,7 @@ static bool read_numbers(const char **val, struct load_conf *conf, double *targe
         return false;
     conf->connections = (unsigned)connections;
     conf->cpu = (int)cpu;
+    conf->spins = val[SPIN] != NULL;
     return true;
 }
 

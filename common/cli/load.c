@@ -402,7 +402,7 @@ static void wake_idle(struct load *l)
 static void turn(struct load *l, int64_t until_ns)
 {
     struct epoll_event events[EVENTS];
-    int64_t left = until_ns - mono_ns();
+    int64_t left = l->conf->spins ? 0 : until_ns - mono_ns();
     int n = epoll_wait(l->epoll, events, EVENTS, left > 0 ? (int)(left / 1000000) + 1 : 0);
 
     for (int i = 0; i < n; i++) {

@@ -20,6 +20,7 @@
 #include <strings.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <microhttpd.h>
@@ -68,7 +69,7 @@ struct connection {
 /* One of /health, /health/live, /health/ready as last made; [1] also closes the connection. */
 struct prebuilt {
     const struct keel_op *op;
-    struct { struct MHD_Response *response; uint64_t version; unsigned code; } as[2];
+    struct { struct MHD_Response *response; uint64_t version; int64_t date_s; unsigned code; } as[2];
 };
 
 struct keel_http {
@@ -91,6 +92,9 @@ struct keel_http {
     struct prebuilt prebuilt[N_PREBUILT];
     /* when what this turn of the loop reads had arrived at the latest: see Tracker in system.md 3 */
     int64_t prepare_ns, turn_ns, arrived_ns;
+    int64_t run_ns;            /* when the server last began to run: near enough for phases, which last seconds */
+    int64_t date_s;            /* second of date */
+    char date[32];
     uint64_t prepare_idle_ns;
     bool is_stamped;
 };
@@ -117,6 +121,20 @@ static void stamp_turn(struct keel_http *h)
 
 static void on_timer(uv_timer_t *timer);
 
+/* The server itself would print one for every answer. */
+static void print_date(struct keel_http *h)
+{
+    int64_t now_s = keel_wall_ns() / 1000000000;
+    time_t t = (time_t)now_s;
+    struct tm tm;
+
+    if (now_s == h->date_s)
+        return;
+    h->date_s = now_s;
+    gmtime_r(&t, &tm);
+    strftime(h->date, sizeof h->date, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* no setlocale here: names are English */
+}
+
 static void run(struct keel_http *h)
 {
     MHD_UNSIGNED_LONG_LONG ms = 0;
@@ -124,6 +142,8 @@ static void run(struct keel_http *h)
 
     keel_assert(!h->is_running);
     h->is_running = true;
+    h->run_ns = keel_mono_ns();
+    print_date(h);
     for (int i = 0; i < MAX_RUNS; i++) {
         h->again = false;
         MHD_run(h->daemon);
@@ -193,7 +213,7 @@ static struct connection *connection_of(struct MHD_Connection *mhd)
 static void enter(struct connection *c, enum phase phase)
 {
     c->phase = phase;
-    c->since_ns = keel_mono_ns();
+    c->since_ns = c->h->run_ns;
 }
 
 /* The server sees the end of the stream and closes. */
@@ -352,13 +372,14 @@ static bool is_closing(const struct connection *c)
     return c->h->is_quiesced || c->h->rt->draining || c->over || c->closes;
 }
 
-static struct MHD_Response *make_response(const struct keel_answer *answer, bool closes)
+static struct MHD_Response *make_response(const struct keel_http *h, const struct keel_answer *answer,
+                                          enum MHD_ResponseMemoryMode mode, bool closes)
 {
-    /* MUST_COPY: the server only reads it */
-    struct MHD_Response *r = MHD_create_response_from_buffer(answer->len, (void *)(uintptr_t)answer->body,
-                                                             MHD_RESPMEM_MUST_COPY);
+    /* the server only reads it */
+    struct MHD_Response *r = MHD_create_response_from_buffer(answer->len, (void *)(uintptr_t)answer->body, mode);
 
     keel_assert(r != NULL);
+    MHD_add_response_header(r, "Date", h->date);
     MHD_add_response_header(r, "Content-Type", answer->type != NULL ? answer->type : "application/json");
     for (size_t i = 0; i < answer->n_headers; i++)
         MHD_add_response_header(r, answer->headers[i].name, answer->headers[i].value);
@@ -369,8 +390,11 @@ static struct MHD_Response *make_response(const struct keel_answer *answer, bool
 
 static void set_answer(struct connection *c, const struct keel_answer *answer)
 {
+    struct keel_answer kept = *answer;
+
     drop_response(c);
-    c->response = make_response(answer, is_closing(c));
+    kept.body = keel_arena_strndup(c->arena, answer->body, answer->len); /* the request's memory outlives its answer */
+    c->response = make_response(c->h, &kept, MHD_RESPMEM_PERSISTENT, is_closing(c));
     c->code = (unsigned)answer->http;
 }
 
@@ -521,13 +545,15 @@ static bool use_prebuilt(struct connection *c)
 
     if (p == NULL)
         return false;
-    if (p->as[closes].response == NULL || p->as[closes].version != now->version) {
+    if (p->as[closes].response == NULL || p->as[closes].version != now->version ||
+        p->as[closes].date_s != c->h->date_s) {
         struct keel_answer answer = {.http = now->http, .body = now->body, .len = now->len};
         add_usual_headers(&answer);
         if (p->as[closes].response != NULL)
             MHD_destroy_response(p->as[closes].response);
-        p->as[closes].response = make_response(&answer, closes);
+        p->as[closes].response = make_response(c->h, &answer, MHD_RESPMEM_MUST_COPY, closes);
         p->as[closes].version = now->version;
+        p->as[closes].date_s = c->h->date_s;
         p->as[closes].code = (unsigned)now->http;
     }
     c->response = p->as[closes].response;
@@ -576,19 +602,26 @@ static bool read_query(struct connection *c)
     return !q.is_bad;
 }
 
+static bool is_well_escaped(struct keel_arena *a, const char *path, size_t len)
+{
+    size_t plain = 0;
+
+    while (plain < len && path[plain] != '%' && (unsigned char)path[plain] < 0x80)
+        plain++;
+    return plain == len || keel_unescape(keel_arena_strndup(a, path, len), &len);
+}
+
 /* The path's row, or the refusal is set. */
 static const struct keel_op *find_op(struct connection *c, const char *path)
 {
     struct keel_route route;
     size_t len = strlen(path);
-    char *copy;
 
     if (len > MAX_PATH) {
         refuse_http(c, 414, "the path is too long", "path_too_long", "a path has at most 2048 bytes", NULL, NULL);
         return NULL;
     }
-    copy = keel_arena_strndup(c->arena, path, len);
-    if (path[0] != '/' || !keel_unescape(copy, &len)) {
+    if (path[0] != '/' || !is_well_escaped(c->arena, path, len)) {
         refuse(c, KEEL_INVALID, "bad_path", "the path does not begin with /, or has a broken escape, a NUL or no UTF-8",
                NULL, NULL);
         return NULL;
@@ -918,7 +951,8 @@ static struct MHD_Daemon *start_server(struct keel_http *h, int fd)
 {
     const struct keel_core_options *o = h->rt->core;
 
-    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL,
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG |
+                                MHD_USE_SUPPRESS_DATE_NO_CLOCK, 0, NULL,
                             NULL, on_request, h,
                             MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
                             MHD_OPTION_LISTEN_SOCKET, fd,
@@ -938,7 +972,7 @@ static void start_handles(struct keel_http *h)
     uv_loop_t *loop = h->rt->loop;
 
     uv_loop_configure(loop, UV_METRICS_IDLE_TIME);
-    h->prepare_ns = h->turn_ns = h->arrived_ns = keel_mono_ns();
+    h->prepare_ns = h->turn_ns = h->arrived_ns = h->run_ns = keel_mono_ns();
     h->prepare_idle_ns = uv_metrics_idle_time(loop);
     uv_poll_init(loop, &h->poll, MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);
     uv_timer_init(loop, &h->timer);

@@ -139,13 +139,19 @@ static bool match(const char *pattern, const struct split *path, unsigned *rank)
         const struct segment *seg = &path->at[i];
         if (*pattern++ != '/')
             return false;
-        if (!is_param(pattern) && seg->n > 0 && *pattern != seg->s[0])
+        if (is_param(pattern)) {
+            if (seg->n == 0)
+                return false;
+            pattern = strchr(pattern, '}') + 1;
+            r <<= 1;
+            continue;
+        }
+        if (strncmp(pattern, seg->s, seg->n) != 0 || (pattern[seg->n] != '/' && pattern[seg->n] != '\0'))
             return false; /* most rows end here */
-        size_t n = strcspn(pattern, "/");
-        if (is_param(pattern) ? seg->n == 0 : n != seg->n || memcmp(pattern, seg->s, n) != 0)
-            return false;
-        r = r << 1 | !is_param(pattern);
-        pattern += n;
+        if (memchr(seg->s, '/', seg->n) != NULL)
+            return false; /* it was escaped, so it is inside a segment */
+        r = r << 1 | 1;
+        pattern += seg->n;
     }
     *rank = r;
     return *pattern == '\0';

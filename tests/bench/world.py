@@ -1,7 +1,9 @@
 """What the benchmarks share: engines and peers on a core of their own, the load of `keel bench` on the other, medians
 with their spread, and tables in Markdown.
 
-Cores: with two or more, servers run on core 0 and the load on core 1 (pinned), so neither takes the other's time.
+Cores: with two or more, servers run on core 0 and the load on core 1 (pinned), so neither takes the other's time. There
+the load never sleeps: waking another core costs a server several microseconds a request, and only a server that the load
+has to wait for would pay it.
 """
 import json
 import os
@@ -79,7 +81,7 @@ def load_argv(port, path, body=None, connections=16, seconds=0.4, rate=None, war
     for option, value in (("--body", body), ("--rate", rate), ("--target-ms", target_ms), ("--cpu", core)):
         if value is not None:
             argv += [option, str(value)]
-    return argv
+    return argv + (["--spin"] if core is not None and core != SERVER_CORE else [])
 
 
 def load(*args, **named):
