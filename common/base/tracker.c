@@ -1,33 +1,48 @@
 /*
- * How long one operation takes: a log-linear histogram for all time, and the same once more for each
- * of the last twelve slices of 5 s, so that a window is a sum of whole slices.
+ * How long one operation takes: a log-linear histogram for all time, a second one for the second that is
+ * being filled, and the sixty seconds of a minute.
  *
- * Windows: "60 s" is the slice being filled and the eleven before it, so it covers the last 55 to
- * 60 s; "10 s" is the slice being filled and the one before it, the last 5 to 10 s. Nothing older
- * than its name says is ever in a window. Slices are cleared when time reaches them, by add and by
- * view, so there is no timer. About 64 KB a tracker, all of it allocated by keel_tracker_new.
+ * The idea of the windows: when a second is over, its histogram is written down as pairs (steps to the
+ * next bucket in use, its count) of mostly one byte each, into a ring of bytes, and emptied. A window is
+ * the sum of its seconds, worked out when somebody looks. So a call costs two histograms whatever the
+ * windows are, the end of a second costs the op that is called next well under a microsecond, and an op
+ * that nobody calls costs nothing; there is no timer. Nothing older than its name says is in a window.
+ *
+ * About 47 KB a tracker, all of it allocated by keel_tracker_new. The ring has room for about 190
+ * different buckets a second, sixty seconds long; beyond that the oldest seconds lose their histogram
+ * first, so that quantiles of the minute lean to its newer part. Counts, maximum and mean of a second
+ * are kept beside it and stay exact.
  */
 #include "keel/tracker.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "keel/arena.h"
+#include "keel/status.h"
 
 #define SUB_BITS 5
 #define SUB (1u << SUB_BITS)
 #define MAX_EXP 41 /* of the last octave */
 
-#define SLICES 12
-#define SLICE_NS INT64_C(5000000000)
-#define SLICES_OF_10S 2
+#define SECONDS 60
+#define SECOND_NS INT64_C(1000000000)
+#define RING_BYTES 32768u /* a power of two; more than one second can ever need */
+#define PAIR_BYTES 8u     /* at most: two for the steps, five for the count */
+
+/* at, len: its pairs in the ring. */
+struct second { uint64_t n, over, max_ns; double sum_ns; uint32_t at, len; uint32_t outcomes[KEEL_N_OUTCOME]; };
 
 struct keel_tracker {
     uint64_t target_ns;
-    uint64_t outcomes[KEEL_N_OUTCOME];
-    int64_t slice_end_ns; /* of the current one */
-    uint32_t current;
+    int64_t second_end_ns; /* of the current one */
+    uint32_t current, ring_at, ring_used;
+    uint32_t now_outcomes[KEEL_N_OUTCOME];
+    uint64_t outcomes[KEEL_N_OUTCOME]; /* of all time but the current second */
     struct keel_hist all;
-    struct keel_hist slice[SLICES];
+    struct keel_hist now; /* the current second */
+    struct second second[SECONDS];
+    uint8_t ring[RING_BYTES];
 };
 
 uint32_t keel_hist_index(uint64_t ns)
@@ -69,25 +84,31 @@ void keel_hist_add(struct keel_hist *h, uint64_t ns, uint64_t target_ns)
     hist_put(h, keel_hist_index(ns), ns, target_ns);
 }
 
-uint64_t keel_hist_quantile(const struct keel_hist *h, double q)
+void keel_hist_quantiles(const struct keel_hist *h, const double *q, size_t n, uint64_t *out)
 {
-    if (h->n == 0)
-        return 0;
     uint32_t last = keel_hist_index(h->max_ns);
     uint64_t total = 0; /* not n: a bucket may be full */
     for (uint32_t i = 0; i <= last; i++)
         total += h->count[i];
-    /* The product may come out a rounding error above the whole number that is meant. */
-    double need = q * (double)total * (1 - 1e-12);
     uint64_t seen = 0;
-    for (uint32_t i = 0; i <= last; i++) {
+    size_t k = 0;
+    for (uint32_t i = 0; i <= last && k < n; i++) {
         seen += h->count[i];
-        if (seen > 0 && (double)seen >= need) {
+        /* The product may come out a rounding error above the whole number that is meant. */
+        while (k < n && seen > 0 && (double)seen >= q[k] * (double)total * (1 - 1e-12)) {
             uint64_t upper = keel_hist_upper(i);
-            return upper < h->max_ns ? upper : h->max_ns;
+            out[k++] = upper < h->max_ns ? upper : h->max_ns;
         }
     }
-    return h->max_ns;
+    for (; k < n; k++)
+        out[k] = h->max_ns;
+}
+
+uint64_t keel_hist_quantile(const struct keel_hist *h, double q)
+{
+    uint64_t ns;
+    keel_hist_quantiles(h, &q, 1, &ns);
+    return ns;
 }
 
 static void hist_merge(struct keel_hist *into, const struct keel_hist *h)
@@ -115,66 +136,173 @@ void keel_tracker_free(struct keel_tracker *t)
     keel_free(t);
 }
 
-/* Moves to the slice of now, clearing what is entered. Time that runs backwards stays where it is. */
+/* ---- the minute ---- */
+
+static void ring_put(struct keel_tracker *t, struct second *s, uint32_t v)
+{
+    for (; v >= 0x80; v >>= 7) {
+        t->ring[t->ring_at] = (uint8_t)(v | 0x80);
+        t->ring_at = (t->ring_at + 1) % RING_BYTES;
+        s->len++;
+    }
+    t->ring[t->ring_at] = (uint8_t)v;
+    t->ring_at = (t->ring_at + 1) % RING_BYTES;
+    s->len++;
+}
+
+static uint32_t ring_get(const struct keel_tracker *t, uint32_t *at)
+{
+    uint32_t v = 0;
+    for (uint32_t shift = 0;; shift += 7) {
+        uint8_t byte = t->ring[*at];
+        *at = (*at + 1) % RING_BYTES;
+        v |= (uint32_t)(byte & 0x7f) << shift;
+        if (byte < 0x80)
+            return v;
+    }
+}
+
+static void ring_drop(struct keel_tracker *t, struct second *s)
+{
+    t->ring_used -= s->len;
+    s->len = 0;
+}
+
+/* The oldest give way: they are what lies before the place where the ring goes on. */
+static void ring_make_room(struct keel_tracker *t)
+{
+    for (uint32_t i = 1; i < SECONDS && RING_BYTES - t->ring_used < PAIR_BYTES * KEEL_HIST_BUCKETS; i++)
+        ring_drop(t, &t->second[(t->current + i) % SECONDS]);
+}
+
+/* Writes the current second down and empties its histogram. */
+static void finish_second(struct keel_tracker *t)
+{
+    struct second *s = &t->second[t->current];
+    for (size_t o = 0; o < KEEL_N_OUTCOME; o++)
+        t->outcomes[o] += t->now_outcomes[o];
+    memcpy(s->outcomes, t->now_outcomes, sizeof(s->outcomes));
+    memset(t->now_outcomes, 0, sizeof(t->now_outcomes));
+    if (t->now.n == 0)
+        return;
+    ring_make_room(t);
+    s->n = t->now.n;
+    s->over = t->now.over;
+    s->max_ns = t->now.max_ns;
+    s->sum_ns = t->now.sum_ns;
+    s->at = t->ring_at;
+    uint32_t before = 0, last = keel_hist_index(t->now.max_ns);
+    for (uint32_t i = 0; i <= last; i++) {
+        if (t->now.count[i] == 0)
+            continue;
+        ring_put(t, s, i - before);
+        ring_put(t, s, t->now.count[i]);
+        t->now.count[i] = 0;
+        before = i;
+    }
+    t->ring_used += s->len;
+    t->now.n = t->now.over = t->now.max_ns = 0;
+    t->now.sum_ns = 0;
+}
+
+/* Moves to the second of now, forgetting what is entered. Time that runs backwards stays where it is. */
 static void advance(struct keel_tracker *t, int64_t now_ns)
 {
-    if (now_ns < t->slice_end_ns)
-        return;
-    int64_t steps = (now_ns - t->slice_end_ns) / SLICE_NS + 1;
-    t->slice_end_ns += steps * SLICE_NS;
-    for (int64_t i = 0; i < steps && i < SLICES; i++) {
-        t->current = (t->current + 1) % SLICES;
-        if (t->slice[t->current].n != 0)
-            memset(&t->slice[t->current], 0, sizeof(t->slice[0]));
+    int64_t steps = (now_ns - t->second_end_ns) / SECOND_NS + 1;
+    finish_second(t);
+    t->second_end_ns += steps * SECOND_NS;
+    for (int64_t i = 0; i < steps && i < SECONDS; i++) {
+        t->current = (t->current + 1) % SECONDS;
+        ring_drop(t, &t->second[t->current]);
+        t->second[t->current] = (struct second){0};
     }
 }
 
 void keel_tracker_add(struct keel_tracker *t, int64_t now_ns, uint64_t ns, enum keel_outcome o)
 {
-    advance(t, now_ns);
+    if (now_ns >= t->second_end_ns)
+        advance(t, now_ns);
     uint32_t index = keel_hist_index(ns);
     hist_put(&t->all, index, ns, t->target_ns);
-    hist_put(&t->slice[t->current], index, ns, t->target_ns);
-    t->outcomes[o]++;
+    hist_put(&t->now, index, ns, t->target_ns);
+    t->now_outcomes[o]++;
 }
 
-void keel_tracker_count(struct keel_tracker *t, enum keel_outcome o)
+void keel_tracker_count(struct keel_tracker *t, int64_t now_ns, enum keel_outcome o)
 {
-    t->outcomes[o]++;
+    if (now_ns >= t->second_end_ns)
+        advance(t, now_ns);
+    t->now_outcomes[o]++;
 }
 
 uint64_t keel_tracker_outcome(const struct keel_tracker *t, enum keel_outcome o)
 {
-    return t->outcomes[o];
+    return t->outcomes[o] + t->now_outcomes[o];
 }
 
-static void view_of(const struct keel_hist *h, struct keel_track_view *out)
+/* ---- looking ---- */
+
+static void second_merge(const struct keel_tracker *t, const struct second *s, struct keel_track_sum *sum)
 {
+    for (size_t o = 0; o < KEEL_N_OUTCOME; o++)
+        sum->outcomes[o] += s->outcomes[o];
+    sum->hist.n += s->n;
+    sum->hist.over += s->over;
+    sum->hist.sum_ns += s->sum_ns;
+    if (s->max_ns > sum->hist.max_ns)
+        sum->hist.max_ns = s->max_ns;
+    uint32_t at = s->at, end = (s->at + s->len) % RING_BYTES, bucket = 0;
+    while (at != end) {
+        bucket += ring_get(t, &at);
+        sum->hist.count[bucket] += ring_get(t, &at);
+    }
+}
+
+void keel_tracker_collect(struct keel_tracker *t, int64_t now_ns, int window_s, struct keel_track_sum *sum)
+{
+    if (now_ns >= t->second_end_ns)
+        advance(t, now_ns);
+    bool all = window_s == 0;
+    hist_merge(&sum->hist, all ? &t->all : &t->now);
+    for (size_t o = 0; o < KEEL_N_OUTCOME; o++)
+        sum->outcomes[o] += (all ? t->outcomes[o] : 0) + t->now_outcomes[o];
+    uint32_t n = all ? 0 : window_s <= 10 ? 10 : SECONDS;
+    for (uint32_t i = 1; i < n; i++)
+        second_merge(t, &t->second[(t->current + SECONDS - i) % SECONDS], sum);
+}
+
+void keel_track_merge(struct keel_track_sum *into, const struct keel_track_sum *sum)
+{
+    hist_merge(&into->hist, &sum->hist);
+    for (size_t o = 0; o < KEEL_N_OUTCOME; o++)
+        into->outcomes[o] += sum->outcomes[o];
+}
+
+void keel_track_view_of(const struct keel_track_sum *sum, struct keel_track_view *out)
+{
+    static const double q[] = {0.5, 0.9, 0.95, 0.99, 0.999};
+    const struct keel_hist *h = &sum->hist;
+    uint64_t at[KEEL_COUNT(q)];
+    keel_hist_quantiles(h, q, KEEL_COUNT(q), at);
     *out = (struct keel_track_view){
         .n = h->n,
         .over = h->over,
         .max_ns = h->max_ns,
-        .p50_ns = keel_hist_quantile(h, 0.5),
-        .p90_ns = keel_hist_quantile(h, 0.9),
-        .p95_ns = keel_hist_quantile(h, 0.95),
-        .p99_ns = keel_hist_quantile(h, 0.99),
-        .p999_ns = keel_hist_quantile(h, 0.999),
+        .p50_ns = at[0],
+        .p90_ns = at[1],
+        .p95_ns = at[2],
+        .p99_ns = at[3],
+        .p999_ns = at[4],
         .mean_ns = h->n == 0 ? 0 : h->sum_ns / (double)h->n,
     };
+    memcpy(out->outcomes, sum->outcomes, sizeof(out->outcomes));
 }
 
 void keel_tracker_view(struct keel_tracker *t, int64_t now_ns, int window_s, struct keel_track_view *out)
 {
-    if (window_s == 0) {
-        view_of(&t->all, out);
-        return;
-    }
-    advance(t, now_ns);
-    struct keel_hist sum = {0};
-    uint32_t n = window_s <= 10 ? SLICES_OF_10S : SLICES;
-    for (uint32_t i = 0; i < n; i++)
-        hist_merge(&sum, &t->slice[(t->current + SLICES - i) % SLICES]);
-    view_of(&sum, out);
+    struct keel_track_sum sum = {0};
+    keel_tracker_collect(t, now_ns, window_s, &sum);
+    keel_track_view_of(&sum, out);
 }
 
 uint64_t keel_tracker_target(const struct keel_tracker *t)

@@ -128,6 +128,11 @@ static void target_init(struct hybrid *g, struct target *t, const struct keel_ta
         t->breaker.mode = start_mode[g->env.breaker->breaker_mode];
 }
 
+static const struct keel_target_conf own_conf[KEEL_N_OWN] = {
+    [KEEL_OWN_LOOP_LAG] = {.name = "loop_lag"},
+    [KEEL_OWN_QUEUE_DELAY] = {.name = "queue_delay"},
+};
+
 static enum keel_status hybrid_open(const struct keel_guard_env *env, void **self)
 {
     struct hybrid *g = keel_alloc(1, sizeof(*g));
@@ -137,6 +142,8 @@ static enum keel_status hybrid_open(const struct keel_guard_env *env, void **sel
     for (uint32_t i = 0; i < env->n_targets; i++)
         target_init(g, &g->targets[i], &env->targets[i], env->seed + i);
     keel_gate_open(g);
+    for (uint32_t i = 0; i < KEEL_N_OWN; i++)
+        g->own[i] = (struct target){.conf = &own_conf[i], .tracked = true, .tracker = keel_tracker_new(0)};
     *self = g;
     return KEEL_OK;
 }
@@ -149,6 +156,8 @@ static void hybrid_close(void *self)
     keel_gate_close(g);
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         keel_tracker_free(g->targets[i].tracker);
+    for (uint32_t i = 0; i < KEEL_N_OWN; i++)
+        keel_tracker_free(g->own[i].tracker);
     keel_free(g->targets);
     keel_free(g);
 }
@@ -227,13 +236,13 @@ static enum keel_status hybrid_admit_client(void *self, uint32_t target, uint64_
         return KEEL_OK;
     }
     if (!t->must && left_ns <= 0) {
-        keel_tracker_count(t->tracker, KEEL_OUT_CANCELLED);
+        keel_tracker_count(t->tracker, now_ns, KEEL_OUT_CANCELLED);
         return refuse(why, KEEL_CANCELLED, "deadline", 0);
     }
     const char *shed = t->is_op && !t->must ? shed_reason(g->env.load, t->conf->level) : NULL;
     if (shed != NULL) {
         t->shed++;
-        keel_tracker_count(t->tracker, KEEL_OUT_REJECTED);
+        keel_tracker_count(t->tracker, now_ns, KEEL_OUT_REJECTED);
         return refuse(why, KEEL_SHED, shed, SHED_RETRY_NS);
     }
     enum keel_status st = t->is_op && !t->must ? pass_bounds(g, t, client, now_ns, why) : KEEL_OK;
@@ -242,7 +251,7 @@ static enum keel_status hybrid_admit_client(void *self, uint32_t target, uint64_
     if (st != KEEL_OK) {
         t->rejected += st != KEEL_SHED;
         t->shed += st == KEEL_SHED;
-        keel_tracker_count(t->tracker, KEEL_OUT_REJECTED);
+        keel_tracker_count(t->tracker, now_ns, KEEL_OUT_REJECTED);
         return st;
     }
     t->admitted++;
@@ -268,13 +277,14 @@ static void hybrid_settle(void *self, struct keel_permit permit, enum keel_outco
         return;
     keel_assert(t->in_flight > 0);
     t->in_flight--;
+    g->now_ns = now_ns;
     g->busy[t->conf->level] -= t->is_op;
     if (t->gate.learns)
         keel_gate_settled(t, permit, o, latency_ns, now_ns);
     if (latency_ns >= 0)
         keel_tracker_add(t->tracker, now_ns, (uint64_t)latency_ns, o);
     else
-        keel_tracker_count(t->tracker, o);
+        keel_tracker_count(t->tracker, now_ns, o);
     if (!t->guarded)
         return;
     /* In time for its caller, but over its target: the answer counts as ok, the breaker hears of it. */
@@ -295,12 +305,13 @@ static void hybrid_refused(void *self, uint32_t target, enum keel_outcome o)
         return;
     if (o == KEEL_OUT_REJECTED)
         t->rejected++;
-    keel_tracker_count(t->tracker, o);
+    keel_tracker_count(t->tracker, g->now_ns, o);
 }
 
 static void hybrid_tick(void *self, int64_t now_ns)
 {
     struct hybrid *g = self;
+    g->now_ns = now_ns;
     for (uint32_t i = 0; i < g->env.n_targets; i++) {
         struct target *t = &g->targets[i];
         if (!t->guarded || t->breaker.state == KEEL_CLOSED)
@@ -308,6 +319,12 @@ static void hybrid_tick(void *self, int64_t now_ns)
         keel_breaker_tick(&t->breaker, now_ns);
         report_transitions(g, t);
     }
+}
+
+static void hybrid_observe(void *self, enum keel_own what, int64_t ns, int64_t now_ns)
+{
+    struct hybrid *g = self;
+    keel_tracker_add(g->own[what].tracker, now_ns, ns > 0 ? (uint64_t)ns : 0, KEEL_OUT_OK);
 }
 
 static enum keel_status hybrid_change(void *self, const char *target, const char *change, int64_t now_ns)
@@ -402,5 +419,6 @@ const struct keel_guard keel_guard_hybrid = {
     .change = hybrid_change,
     .metrics = keel_hybrid_metrics,
     .tick = hybrid_tick,
+    .observe = hybrid_observe,
     .close = hybrid_close,
 };

@@ -40,6 +40,8 @@ struct hybrid {
     struct keel_guard_env env;
     struct keel_breaker_row row; /* the engine's, defaults filled in */
     struct target *targets;
+    struct target own[KEEL_N_OWN]; /* tracked, never refused */
+    int64_t now_ns;                /* newest time the guard was told */
     uint32_t passed_over[4]; /* a lane's, since its last turn */
     uint32_t busy[4];        /* calls in flight, by level */
     uint32_t places[4];      /* most of them of a level and all below it */

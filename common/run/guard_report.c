@@ -112,12 +112,29 @@ static void write_target(struct keel_json *w, const struct target *t)
         write_us(w, "target_us", (double)t->conf->target_ns);
 }
 
-static void write_view(struct keel_json *w, const char *key, struct keel_tracker *t, int window_s, int64_t now_ns)
+static const struct { const char *key; int window_s; } period[] = {{"all", 0}, {"last_10s", 10}, {"last_60s", 60}};
+
+static void write_judged(struct keel_json *w, uint64_t judged, uint64_t over)
+{
+    keel_json_u64(w, "over_target", over);
+    if (judged == 0)
+        keel_json_null(w, "within_target");
+    else
+        keel_json_f64(w, "within_target", (double)(judged - over) / (double)judged);
+}
+
+/* judged: those of the measured calls that have a target. */
+static void write_period(struct keel_json *w, const char *key, const struct keel_track_sum *sum, uint64_t judged)
 {
     struct keel_track_view v;
-    keel_tracker_view(t, now_ns, window_s, &v);
+    keel_track_view_of(sum, &v);
     keel_json_obj(w, key);
     keel_json_u64(w, "count", v.n);
+    keel_json_u64(w, "errors", v.outcomes[KEEL_OUT_FAILURE] + v.outcomes[KEEL_OUT_TIMEOUT]);
+    keel_json_obj(w, "outcomes");
+    for (int o = 0; o < KEEL_N_OUTCOME; o++)
+        keel_json_u64(w, outcome_name[o], v.outcomes[o]);
+    keel_json_end(w);
     write_us(w, "p50_us", (double)v.p50_ns);
     write_us(w, "p90_us", (double)v.p90_ns);
     write_us(w, "p95_us", (double)v.p95_ns);
@@ -125,21 +142,37 @@ static void write_view(struct keel_json *w, const char *key, struct keel_tracker
     write_us(w, "p999_us", (double)v.p999_ns);
     write_us(w, "max_us", (double)v.max_ns);
     write_us(w, "mean_us", v.mean_ns);
+    write_judged(w, judged, v.over);
     keel_json_end(w);
 }
 
-static void write_target_performance(struct keel_json *w, const struct target *t, int64_t now_ns)
+/* Several targets together. */
+struct together { struct keel_track_sum sum; uint64_t judged; };
+
+static void write_periods(struct keel_json *w, const struct target *t, int64_t now_ns, struct together *all)
+{
+    for (size_t i = 0; i < KEEL_COUNT(period); i++) {
+        struct keel_track_sum sum = {0};
+        keel_tracker_collect(t->tracker, now_ns, period[i].window_s, &sum);
+        uint64_t judged = keel_tracker_target(t->tracker) != 0 ? sum.hist.n : 0;
+        write_period(w, period[i].key, &sum, judged);
+        if (all != NULL) {
+            keel_track_merge(&all[i].sum, &sum);
+            all[i].judged += judged;
+        }
+    }
+}
+
+/* all: KEEL_COUNT(period) of them to add to, or NULL. */
+static void write_target_performance(struct keel_json *w, const struct target *t, int64_t now_ns, struct together *all)
 {
     struct totals s = totals_of(t);
     keel_json_obj(w, t->conf->name);
     write_counts(w, &s);
     write_outcomes(w, &s);
-    write_view(w, "all", t->tracker, 0, now_ns);
-    write_view(w, "last_10s", t->tracker, 10, now_ns);
-    write_view(w, "last_60s", t->tracker, 60, now_ns);
+    write_periods(w, t, now_ns, all);
     write_target(w, t);
-    write_within(w, &s);
-    keel_json_u64(w, "over_target", s.over);
+    write_judged(w, s.with_target, s.over);
     keel_json_end(w);
 }
 
@@ -205,8 +238,11 @@ void keel_hybrid_health(void *self, struct keel_json *w, int64_t now_ns, int64_t
         const struct keel_hist *h = keel_tracker_hist(t->tracker);
         keel_json_obj(w, t->conf->name);
         write_counts(w, &s);
-        write_us(w, "p50_us", (double)keel_hist_quantile(h, 0.5));
-        write_us(w, "p99_us", (double)keel_hist_quantile(h, 0.99));
+        static const double q[] = {0.5, 0.99};
+        uint64_t ns[KEEL_COUNT(q)];
+        keel_hist_quantiles(h, q, KEEL_COUNT(q), ns);
+        write_us(w, "p50_us", (double)ns[0]);
+        write_us(w, "p99_us", (double)ns[1]);
         write_target(w, t);
         write_within(w, &s);
         keel_json_end(w);
@@ -298,16 +334,20 @@ static void write_first_version(const struct hybrid *g, struct keel_json *w, con
 void keel_hybrid_performance(void *self, struct keel_json *w, int64_t now_ns, int64_t wall_ns)
 {
     const struct hybrid *g = self;
+    struct together together[KEEL_COUNT(period)];
+    memset(together, 0, sizeof(together));
     keel_json_obj(w, "operations");
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         if (g->targets[i].is_op && g->targets[i].tracked)
-            write_target_performance(w, &g->targets[i], now_ns);
+            write_target_performance(w, &g->targets[i], now_ns, together);
+    for (uint32_t i = 0; i < KEEL_N_OWN; i++)
+        write_target_performance(w, &g->own[i], now_ns, NULL);
     keel_json_end(w);
 
     keel_json_obj(w, "dependencies");
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         if (g->targets[i].conf->op == NULL)
-            write_target_performance(w, &g->targets[i], now_ns);
+            write_target_performance(w, &g->targets[i], now_ns, NULL);
     keel_json_end(w);
 
     struct totals all = totals_of_ops(g);
@@ -315,8 +355,9 @@ void keel_hybrid_performance(void *self, struct keel_json *w, int64_t now_ns, in
     write_counts(w, &all);
     write_outcomes(w, &all);
     write_us(w, "mean_us", all.measured == 0 ? 0 : all.sum_ns / (double)all.measured);
-    write_within(w, &all);
-    keel_json_u64(w, "over_target", all.over);
+    for (size_t i = 0; i < KEEL_COUNT(period); i++)
+        write_period(w, period[i].key, &together[i].sum, together[i].judged);
+    write_judged(w, all.with_target, all.over);
     keel_json_end(w);
 
     keel_json_obj(w, "fallbacks");
@@ -517,6 +558,8 @@ void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine, 
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         if (g->targets[i].tracked && keel_tracker_hist(g->targets[i].tracker)->n != 0)
             metric_duration(&g->targets[i], out, engine);
+    for (uint32_t i = 0; i < KEEL_N_OWN; i++)
+        metric_duration(&g->own[i], out, engine);
     family(out, "keel_op_over_target_total", "counter", "Measured calls that took longer than their target.");
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         if (g->targets[i].tracked && keel_tracker_target(g->targets[i].tracker) != 0)

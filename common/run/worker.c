@@ -78,12 +78,19 @@ static void update_load(struct keel_worker *k, int64_t now)
 
 static void after_work(uv_work_t *req, int status);
 
+static void observe(struct keel_worker *k, enum keel_own what, int64_t ns, int64_t now)
+{
+    if (k->rt->guard->observe != NULL)
+        k->rt->guard->observe(k->rt->guard_self, what, ns, now);
+}
+
 static void begin_work(struct keel_worker *k, struct keel_work *w, int64_t now)
 {
     w->running = true;
     if (has_hurry(&w->base)) {
         k->last_delay_ns = now - w->base.queued_ns;
         k->last_begin_ns = now;
+        observe(k, KEEL_OWN_QUEUE_DELAY, k->last_delay_ns, now);
     }
     k->q.running++;
     k->q.running_bulk += is_bulk(w);
@@ -166,6 +173,7 @@ static void on_tick(uv_timer_t *t)
     k->rt->load.loop_lag_ns = lag > KEEL_MS ? lag : 0; /* the loop's clock has whole milliseconds */
     k->due_ns = now + TICK_MS * KEEL_MS;
     update_load(k, now);
+    observe(k, KEEL_OWN_LOOP_LAG, k->rt->load.loop_lag_ns, now);
     keel_observe(k->rt, "loop_lag", k->rt->load.loop_lag_ns);
     keel_observe(k->rt, "queue_delay", k->rt->load.queue_delay_ns);
     uv_timer_start(t, on_tick, TICK_MS, 0);

@@ -78,6 +78,9 @@ struct keel_guard_env {
     const struct keel_limits *limits; /* of the process' life; NULL: none */
 };
 
+/* What the runtime measures of itself; shown beside the operations. */
+enum keel_own { KEEL_OWN_LOOP_LAG, KEEL_OWN_QUEUE_DELAY, KEEL_N_OWN };
+
 /* A job waiting for a worker; embedded in the runtime's own. */
 struct keel_job { struct keel_job *next; enum keel_level level; int64_t queued_ns, deadline_ns; bool must; };
 struct keel_queue { struct keel_job *head[4], *tail[4]; uint32_t n; uint32_t running, running_bulk, threads; };
@@ -113,6 +116,7 @@ struct keel_guard {
     void (*metrics)(void *self, struct keel_text *out, const char *engine, int64_t now_ns); /* appends Prometheus lines */
     /* Every second: transitions that time alone has made are told, though no call came. Hybrid only. */
     void (*tick)(void *self, int64_t now_ns);
+    void (*observe)(void *self, enum keel_own what, int64_t ns, int64_t now_ns); /* hybrid only */
     void (*close)(void *self);
 };
 

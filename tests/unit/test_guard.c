@@ -939,6 +939,19 @@ START_TEST(hybrid_performance_fields)
     ck_report(v, "operations.check.target_us", "100000");
     ck_report(v, "operations.check.over_target", "4");
     ck_assert_double_eq_tol(strtod(text_at(v, "operations.check.within_target"), NULL), 9.0 / 13, 1e-15);
+    ck_report(v, "operations.check.all.over_target", "4");
+    ck_report(v, "operations.check.last_60s.over_target", "4");
+    ck_report(v, "operations.check.last_60s.errors", "2");
+    ck_report(v, "operations.check.last_60s.outcomes.cancelled", "2"); /* one of them without a stamp of its own */
+    ck_report(v, "operations.check.last_60s.outcomes.rejected", "2");
+    ck_assert_double_eq_tol(strtod(text_at(v, "operations.check.last_60s.within_target"), NULL), 9.0 / 13, 1e-15);
+    ck_report(v, "operations.check.last_10s.within_target", "null");
+    ck_report(v, "operations.high.all.within_target", "null");
+    ck_report(v, "overall.all.count", "13");
+    ck_report(v, "overall.last_60s.max_us", "200000");
+    ck_report(v, "overall.last_60s.outcomes.timeout", "2");
+    ck_report(v, "overall.last_10s.count", "0");
+    ck_assert_double_eq_tol(strtod(text_at(v, "overall.all.within_target"), NULL), 9.0 / 13, 1e-15);
     ck_report(v, "overall.count", "17");
     ck_report(v, "active_operations", "1");
     ck_report(v, "total_metrics", "13");
@@ -953,6 +966,27 @@ START_TEST(hybrid_performance_fields)
     ck_assert_str_eq(text_at(keel_jget(walk(v, "dependencies"), "dep.peer.risk"), "count"), "0");
     guard->settle(self, held, KEEL_OUT_OK, MS, 31 * SEC);
     ck_report(report(guard->performance, false, 31 * SEC), "operations.check.in_flight", "0");
+}
+END_TEST
+
+/* What the runtime measures of itself stands beside the operations and is none of them. */
+START_TEST(own_operations)
+{
+    calls(1, CHECK, KEEL_OUT_OK, MS, SEC);
+    for (int64_t i = 1; i <= 100; i++)
+        guard->observe(self, KEEL_OWN_LOOP_LAG, i * MS, SEC);
+    guard->observe(self, KEEL_OWN_QUEUE_DELAY, -5, SEC);
+    const struct keel_jval *v = report(guard->performance, false, 2 * SEC);
+    ck_report(v, "operations.loop_lag.count", "100");
+    ck_assert_double_eq_tol(strtod(text_at(v, "operations.loop_lag.last_10s.p99_us"), NULL), 99000, 0.032 * 99000);
+    ck_report(v, "operations.loop_lag.target_us", "null");
+    ck_report(v, "operations.queue_delay.all.max_us", "0");
+    ck_report(v, "overall.count", "1");
+    ck_report(v, "overall.all.count", "1");
+    ck_report(v, "total_metrics", "1");
+    ck_assert_ptr_null(walk(report(guard->health, false, 2 * SEC), "performance.operations.loop_lag"));
+    ck_assert_ptr_nonnull(
+        strstr(metrics(), "keel_op_duration_seconds_count{engine=\"risk\",op=\"loop_lag\"} 100\n"));
 }
 END_TEST
 
@@ -1149,6 +1183,7 @@ int main(void)
     tcase_add_test(hybrid, low_work_moves);
     tcase_add_test(hybrid, hybrid_health_fields);
     tcase_add_test(hybrid, hybrid_performance_fields);
+    tcase_add_test(hybrid, own_operations);
     tcase_add_test(hybrid, hybrid_breakers_fields);
     tcase_add_test(hybrid, hybrid_metrics_lines);
     suite_add_tcase(s, hybrid);

@@ -4,6 +4,7 @@
  */
 #include <check.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,7 +174,7 @@ START_TEST(outcomes_are_counted)
         for (int i = 0; i <= o; i++)
             keel_tracker_add(t, SEC, 10, (enum keel_outcome)o);
     for (int i = 0; i < 3; i++)
-        keel_tracker_count(t, KEEL_OUT_REJECTED);
+        keel_tracker_count(t, SEC, KEEL_OUT_REJECTED);
     for (int o = 0; o < KEEL_N_OUTCOME; o++)
         ck_assert_uint_eq(keel_tracker_outcome(t, (enum keel_outcome)o),
                           (unsigned)(o + 1 + (o == KEEL_OUT_REJECTED ? 3 : 0)));
@@ -186,7 +187,7 @@ END_TEST
 /* One call a second, its latency the number of the second in microseconds; the window is looked at in second 299. */
 static const struct { int window_s; uint64_t n, oldest_us; } window_case[] = {
     {0, 300, 0},
-    {10, 10, 290}, /* slices [290, 295) and [295, 300) */
+    {10, 10, 290},
     {60, 60, 240},
 };
 
@@ -204,42 +205,110 @@ START_TEST(window)
 }
 END_TEST
 
-/* However calls and looks are spread over time, a window never holds what is older than its name, and holds all that is
- * younger by more than a slice. */
-START_TEST(windows_hold_what_they_say)
+enum { CALLS = 6000 };
+
+struct call { int64_t second; uint64_t ns; enum keel_outcome o; bool measured; };
+
+static struct call made[CALLS];
+static uint64_t sorted[CALLS];
+
+/* Everything of one window by its definition: the calls of the second of `look` and of those before it. */
+static void check_window(struct keel_tracker *t, int n_made, int64_t look, int window_s)
 {
-    enum { KEEP = 4000 };
-    static int64_t at[KEEP];
-    struct keel_tracker *t = keel_tracker_new(0);
+    static const uint64_t parts[] = {500, 900, 950, 990, 999};
+    uint64_t n = 0, over = 0, outcomes[KEEL_N_OUTCOME] = {0};
+    double sum = 0;
     struct keel_track_view v;
-    static const int windows[] = {10, 60};
-    int64_t now = 7 * SEC;
-    for (int i = 0; i < KEEP; i++) {
-        now += (int64_t)(draw() % 400) * MS + (draw() % 100 == 0 ? (int64_t)(draw() % 90) * SEC : 0);
-        at[i] = now;
-        keel_tracker_add(t, now, 5, KEEL_OUT_OK);
-        int64_t look = now + (draw() % 50 == 0 ? (int64_t)(draw() % 70) * SEC : 0);
-        for (size_t w = 0; w < KEEL_COUNT(windows); w++) {
-            uint64_t most = 0, least = 0;
-            for (int k = 0; k <= i; k++) {
-                most += look - at[k] <= windows[w] * SEC;
-                least += look - at[k] <= (windows[w] - 5) * SEC;
-            }
-            keel_tracker_view(t, look, windows[w], &v);
-            ck_assert_msg(v.n >= least && v.n <= most, "window %d: %" PRIu64 " not in [%" PRIu64 ", %" PRIu64 "]",
-                          windows[w], v.n, least, most);
-        }
-        now = look;
+    for (int i = 0; i < n_made; i++) {
+        if (window_s != 0 && made[i].second <= look / SEC - window_s)
+            continue;
+        outcomes[made[i].o]++;
+        if (!made[i].measured)
+            continue;
+        over += made[i].ns > keel_tracker_target(t);
+        sum += (double)made[i].ns;
+        sorted[n++] = made[i].ns;
     }
-    keel_tracker_view(t, now + 61 * SEC, 60, &v);
-    ck_assert_uint_eq(v.n, 0);
-    keel_tracker_view(t, now + 61 * SEC, 0, &v);
-    ck_assert_uint_eq(v.n, KEEP);
+    qsort(sorted, n, sizeof(sorted[0]), by_size);
+    keel_tracker_view(t, look, window_s, &v);
+    ck_assert_msg(v.n == n && v.over == over && v.max_ns == (n > 0 ? sorted[n - 1] : 0) &&
+                      memcmp(v.outcomes, outcomes, sizeof(outcomes)) == 0,
+                  "window %d after %d calls: %" PRIu64 " calls, not %" PRIu64 "; %" PRIu64 " over, not %" PRIu64,
+                  window_s, n_made, v.n, n, v.over, over);
+    ck_assert_double_eq_tol(v.mean_ns, n > 0 ? sum / (double)n : 0, 1e-9 * (1 + v.mean_ns));
+    const uint64_t got[] = {v.p50_ns, v.p90_ns, v.p95_ns, v.p99_ns, v.p999_ns};
+    for (size_t p = 0; n > 0 && p < KEEL_COUNT(parts); p++) {
+        uint64_t want = exact_quantile(sorted, n, parts[p]);
+        ck_assert_msg(got[p] >= want && (double)(got[p] - want) <= 0.032 * (double)want,
+                      "window %d after %d calls, %" PRIu64 "/1000: %" PRIu64 " is not %" PRIu64, window_s, n_made,
+                      parts[p], got[p], want);
+    }
+}
+
+/* Calls in bursts and lulls, latencies over all octaves or close together, looks now and later, seconds nobody looked
+ * at and seconds without a call. */
+START_TEST(windows_against_sorting)
+{
+    struct keel_tracker *t = keel_tracker_new(1000000);
+    static const int windows[] = {0, 10, 60};
+    int64_t now = 7 * SEC;
+    for (int i = 0; i < CALLS; i++) {
+        bool burst = i / 500 % 2 == 0;
+        now += (int64_t)(draw() % (burst ? 20 : 900)) * MS + (int64_t)(draw() % 1000000);
+        now += draw() % 300 == 0 ? (int64_t)(draw() % 90) * SEC : 0;
+        uint64_t ns = i / 1000 % 2 == 0 ? draw() >> (64 - 1 - draw() % 41) : 900000 + draw() % 200000;
+        enum keel_outcome o = (enum keel_outcome)(draw() % KEEL_N_OUTCOME);
+        made[i] = (struct call){now / SEC, ns, o, draw() % 5 != 0};
+        if (made[i].measured)
+            keel_tracker_add(t, now, ns, o);
+        else
+            keel_tracker_count(t, now, o);
+        if (draw() % 20 != 0)
+            continue;
+        now += draw() % 4 == 0 ? (int64_t)(draw() % 70) * SEC : 0;
+        for (size_t w = 0; w < KEEL_COUNT(windows); w++)
+            check_window(t, i + 1, now, windows[w]);
+    }
+    for (int64_t later = 0; later < 70; later++)
+        check_window(t, CALLS, now + later * SEC, 60);
     keel_tracker_free(t);
 }
 END_TEST
 
-/* A stamp from before the current slice is filed in it, not in one that holds another time. */
+/* More different latencies a second than there is room for: quantiles are those of the newest seconds, counts are still
+ * those of all. Latencies tell the second they are of. */
+START_TEST(a_minute_too_full)
+{
+    enum { EACH = 1100, MINUTE = 200 };
+    struct keel_tracker *t = keel_tracker_new(100);
+    struct keel_track_view v;
+    for (uint64_t s = 0; s < MINUTE; s++)
+        for (uint64_t i = 0; i < EACH; i++)
+            keel_tracker_add(t, (int64_t)s * SEC + 1, keel_hist_upper((uint32_t)(i + s % 100)), KEEL_OUT_OK);
+    keel_tracker_view(t, (MINUTE - 1) * SEC + 1, 60, &v);
+    ck_assert_uint_eq(v.n, 60 * EACH);
+    ck_assert_uint_eq(v.max_ns, keel_hist_upper(EACH - 1 + 99));
+    ck_assert_double_lt((double)keel_hist_index(v.p50_ns), 100 + EACH / 2.0);
+    ck_assert_double_gt((double)keel_hist_index(v.p50_ns), 50 + EACH / 2.0); /* the older half begins lower */
+    /* Whole seconds, each call of them once. */
+    struct keel_track_sum sum = {0};
+    uint64_t total = 0;
+    keel_tracker_collect(t, (MINUTE - 1) * SEC + 1, 60, &sum);
+    for (size_t i = 0; i < KEEL_HIST_BUCKETS; i++)
+        total += sum.hist.count[i];
+    ck_assert_uint_eq(total % EACH, 0);
+    ck_assert_uint_ge(total, 10 * EACH);
+    ck_assert_uint_lt(total, 60 * EACH);
+    keel_tracker_view(t, (MINUTE + 60) * SEC, 60, &v);
+    ck_assert_uint_eq(v.n + v.max_ns + v.p50_ns, 0);
+    keel_tracker_add(t, (MINUTE + 60) * SEC, 77, KEEL_OUT_OK);
+    keel_tracker_view(t, (MINUTE + 61) * SEC, 10, &v);
+    ck_assert_uint_eq(v.p50_ns, 77);
+    keel_tracker_free(t);
+}
+END_TEST
+
+/* A stamp from before the current second is filed in it, not in one that holds another time. */
 START_TEST(time_running_backwards)
 {
     struct keel_tracker *t = keel_tracker_new(0);
@@ -265,7 +334,8 @@ int main(void)
     tcase_add_test(tc, over_target_is_exact);
     tcase_add_test(tc, outcomes_are_counted);
     tcase_add_loop_test(tc, window, 0, KEEL_COUNT(window_case));
-    tcase_add_test(tc, windows_hold_what_they_say);
+    tcase_add_test(tc, windows_against_sorting);
+    tcase_add_test(tc, a_minute_too_full);
     tcase_add_test(tc, time_running_backwards);
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
