@@ -49,7 +49,7 @@ struct connection {
     struct MHD_Connection *mhd;
     int fd;
     enum phase phase;
-    int64_t since_ns;
+    int64_t since_ns, answered_ns; /* answered_ns: when the answer before had left; 0: there was none */
     bool over;                 /* came when max_connections were there */
     bool asked, suspended;     /* the call was made; it has not answered yet */
     /* the request in hand */
@@ -103,7 +103,8 @@ struct keel_http {
 
 /*
  * libuv counts the time its polls block. A poll that blocked returned when the first event came; one that did not found
- * events that may have waited since the poll before.
+ * events that may have waited since the poll before. On a connection that was answered since, the request came after that
+ * answer: without this a busy engine would refuse what has just arrived for what the turn before has cost.
  */
 static void stamp_turn(struct keel_http *h)
 {
@@ -257,6 +258,7 @@ static void end_request(struct connection *c)
     h->n_requests_in_hand--;
     if (c->phase != PHASE_CUT)
         enter(c, PHASE_IDLE);
+    c->answered_ns = c->since_ns;
 }
 
 static void open_connection(struct keel_http *h, struct MHD_Connection *mhd, void **slot)
@@ -804,7 +806,7 @@ static enum MHD_Result make_call(struct connection *c)
         c->request.method = "GET"; /* the server leaves the body out */
     c->request.body = c->body != NULL ? c->body : "";
     c->request.body_len = c->body_len;
-    c->request.arrived_ns = h->arrived_ns;
+    c->request.arrived_ns = c->answered_ns > h->arrived_ns ? c->answered_ns : h->arrived_ns;
     if (c->op->on.kind == KEEL_ON_WS)
         c->request.ws = c->ws = keel_ws_new(h->rt, c->op);
     keel_call_http(h->rt, c->op, &c->request, on_answer, c);
