@@ -8,6 +8,7 @@
 
 #define CALL_MS 10000
 #define AWAY_NS 30000000000
+#define BUSY_NS 30000000000
 
 enum { O_HORIZON, O_FOLDS, O_L2, O_SEED, O_SPEC, O_PROMOTE, O_OFFSET, N_OPTS };
 static const struct cli_opt opts[N_OPTS] = {
@@ -46,9 +47,17 @@ static bool truth(const struct keel_jval *v, const char *name)
     return m && m->type == KEEL_JBOOL && m->boolean;
 }
 
+/* A busy engine puts this off for its critical work, and says so before anything has happened: it is asked again. */
 static struct cli_reply ask(struct models *m, const char *method, const char *path, const char *body)
 {
-    return cli_http(m->a, method, cli_url(m->a, "ml", m->offset, path), body, CALL_MS);
+    int64_t until = cli_now_ns() + BUSY_NS;
+
+    for (;;) {
+        struct cli_reply r = cli_http(m->a, method, cli_url(m->a, "ml", m->offset, path), body, CALL_MS);
+        if (r.http != 503 || strcmp(keel_jstr(r.json, "code"), "shed") != 0 || cli_now_ns() > until || cli_interrupted)
+            return r;
+        cli_nap(200);
+    }
 }
 
 /* The engine's own words for what went wrong. */
