@@ -12,6 +12,7 @@
 #define MAX_SYMBOLS 1024
 #define MAX_CHECKS 40
 #define CALL_MS 10000
+#define HEALTH_NS 15000000000
 
 struct holding {
     const char *symbol;
@@ -292,12 +293,19 @@ static const char *what_is_away(struct report *r, const struct keel_jval *health
     return "";
 }
 
+/* An engine looks at its peers now and then: what was away when it started may be away in its eyes for some seconds more. */
 static void check_engines(struct report *r)
 {
+    int64_t until = cli_now_ns() + HEALTH_NS;
+
     for (size_t i = 0; i < KEEL_ENGINES; i++) {
         struct cli_reply h = ask(r, cli_engines[i].name, "GET", "/health", NULL);
         const char *status = keel_jstr(h.json, "status");
 
+        for (; strcmp(status, "healthy") != 0 && cli_now_ns() < until; status = keel_jstr(h.json, "status")) {
+            cli_nap(100);
+            h = ask(r, cli_engines[i].name, "GET", "/health", NULL);
+        }
         if (strcmp(status, "healthy") != 0) {
             check(r, "engines_healthy", false, "%s is %s%s", cli_engines[i].name, h.http ? status : "away",
                   what_is_away(r, h.json));
@@ -421,7 +429,7 @@ static void check_predictions(struct report *r)
         return;
     }
     check(r, "features_are_predictions",
-          vectors > 0 && vectors == ready + before + other && ready == price + missing + range && (ready == 0 || price > 0),
+          (vectors > 0 || bars == 0) && vectors == ready + before + other && ready == price + missing + range,
           "%" PRId64 " vectors = %" PRId64 " before a model was trained + %" PRId64 " of other bars + %" PRId64 " ready; these = %"
           PRId64 " predicted + %" PRId64 " missing + %" PRId64 " out_of_range", vectors, before, other, ready, price, missing, range);
     check(r, "predictions_published", sent == price + volatility && bars == volatility + warming,
@@ -534,28 +542,27 @@ static void write_critical(struct report *r, struct keel_json *w)
     keel_json_end(w);
 }
 
-#define LEAST_CRITICAL 8
-
-/* A plain engine has no histograms, so there is nothing to show of it. */
+/*
+ * Five are asked for in any session, two more with an order, one more with a fill: eight in a session that traded. A plain
+ * engine has no histograms, so there is nothing to show of it.
+ */
 static void check_critical(struct report *r)
 {
-    size_t hybrid = 0, shown = 0;
+    size_t hybrid = 0, shown = 0, expected = 5 + (r->n_orders > 0 ? 2u : 0u) + (r->n_fills > 0 ? 1u : 0u);
     const char *without = "";
 
     for (size_t i = 0; i < KEEL_ENGINES; i++)
         hybrid += r->perf[i] != NULL;
-    for (size_t k = 0; k < KEEL_COUNT(critical); k++) {
-        const struct keel_jval *op = operation(r, k);
-        bool some = num_of(op, "count") > 0 && num_of(op, "count") == num_of(keel_jget(op, "all"), "count");
-        shown += some;
-        if (!some)
+    for (size_t k = 0; k < KEEL_COUNT(critical); k++)
+        if (num_of(keel_jget(operation(r, k), "all"), "count") > 0)
+            shown++;
+        else
             without = keel_arena_printf(r->a, "%s %s.%s", without, critical[k][0], critical[k][1]);
-    }
     if (hybrid < KEEL_ENGINES)
         check(r, "critical_operations", true, "not compared: %zu of %d engines are hybrid", hybrid, KEEL_ENGINES);
     else
-        check(r, "critical_operations", shown >= LEAST_CRITICAL, "%zu of at least %d have figures; not asked for:%s", shown,
-              LEAST_CRITICAL, *without ? without : " none");
+        check(r, "critical_operations", shown >= expected, "%zu have figures, %zu expected; without:%s", shown, expected,
+              *without ? without : " none");
 }
 
 /* Which model predicted, from when on, against which baseline, and what was traded on it. */
