@@ -1,8 +1,10 @@
 """The bodies of the critical operations, field by field: names, JSON types, signs and every figure that follows from
 the input. Each exchange is made with hybrid and with plain engines, and the two answers must be the same."""
 import json
+import math
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
+import wsclient  # noqa: E402
 from keeltest import ENGINES, Chain, handled, wait_for  # noqa: E402
 
 CHAIN = ["portfolio", "risk", "strategy", "features", "marketdata"]
@@ -65,7 +68,7 @@ KINDS = {"timestamp": a_stamp, "ts_event": a_stamp, "as_of": a_stamp, "since": a
          "processing_time_ms": a_time_span, "execution_time_ms": a_time_span, "latency_ms": a_time_span}
 # What two runs of the same requests may answer differently.
 LIVELY = re.compile(r"(_ms|_seconds)$|^(check_timestamp|venue_order_id|trade_id|entry_id|trace_id|meets_sla|replayed|"
-                    r"hybrid_optimized)$")
+                    r"hybrid_optimized|prediction_id)$")
 
 
 def scrub(v):
@@ -147,7 +150,8 @@ class Pair(unittest.TestCase):
 
     def quote(self, symbol, bid, bid_size, ask, ask_size):
         """Ingests a quote and returns when all that follow quotes have handled it."""
-        before = [(c[n], handled(c[n], "quote")) for c in self.modes for n in ("strategy", "risk", "portfolio")]
+        follow = [n for n in ("strategy", "risk", "portfolio", "websocket") if n in self.names]
+        before = [(c[n], handled(c[n], "quote")) for c in self.modes for n in follow]
         self.ingest({"symbol": symbol, "data_type": "quote", "source": "internal", "timestamp": time.time_ns(),
                      "latency_ms": 1.2, "data": {"bid": bid, "bid_size": bid_size, "ask": ask, "ask_size": ask_size}})
         for e, n in before:
@@ -211,6 +215,42 @@ APPLIED = loads("""{"status":"applied","portfolio_id":"desk","trade_id":"PAPER-7
  "unrealized_pnl":"-0.025",
   "fees":"12.33196","equity_change":"-12.35696"},
  "ledger":{"entry_id":2210,"sum":"0"}}""")
+
+
+PREDICTED = loads("""{"status":"success","prediction_id":"P-000018f2-41","model_id":"price_model",
+ "prediction":{"direction":"UP","change_percent":0.0002,"target_price":61672.08195,"confidence":0.56,
+  "used_hardware":"CPU","critical_path":true},
+ "confidence":0.56,"processing_time_ms":0.018,"hardware_used":"CPU","critical_path":true,"quality":"OK","version":3,
+ "backend":"c","as_of":"2026-11-22T17:51:04.120000000Z","expires_at":"2026-11-22T17:51:06.120000000Z",
+ "fallback":false}""")
+
+ANALYSED = loads("""{"status":"completed","portfolio_id":"main","result":{"portfolio_id":"main",
+  "timestamp":"2026-11-22T17:51:04.130000000Z",
+  "metrics":{"total_value":999987.64304,"daily_change_pct":-0.001235696,"sharpe_ratio":null,"volatility_pct":null,
+   "max_drawdown_pct":0.001235696,"processing_time_ms":0.012},
+  "complexity":"standard","data_points_processed":2},
+ "processing_time_ms":0.052,"complexity":"standard","real_time_path":true,"complexity_requested":"standard",
+ "fallback":false,"periods_per_year":525600,
+ "undefined":{"sharpe_ratio":"1 of 30 returns","volatility_pct":"1 of 30 returns"}}""")
+
+EXPOSED = loads("""{"status":"completed","symbol":"AAPL","requested_factors":1,
+ "results":[{"factor_id":"momentum","symbol":"AAPL","timestamp":"2026-11-22T17:51:00.000000000Z","value":0.84,
+  "confidence":0.97,"data_age_seconds":4.1,"calculation_time_ms":0.006}],
+ "count":1,"last_updated":"2026-11-22T17:51:00.000000000Z","universe":8}""")
+
+STREAMED = loads("""[
+ {"message_id":"c1-1","type":"system","topic":"connection","data":{"status":"connected","connection_id":"c1",
+  "timestamp":"2026-11-22T17:51:04.100000000Z"},"timestamp":"2026-11-22T17:51:04.100000000Z"},
+ {"message_id":"c1-2","type":"subscription","topic":"marketdata.quote:BTCUSDT","data":{"status":"subscribed",
+  "topic":"marketdata.quote:BTCUSDT"},"timestamp":"2026-11-22T17:51:04.101000000Z","epoch":"k7q2","seq":17},
+ {"message_id":"c1-3","type":"market_data","topic":"marketdata.quote:BTCUSDT","data":{"symbol":"BTCUSDT",
+  "bid":"61659.7","bid_size":"2.311","ask":"61659.8","ask_size":"0.874"},
+  "timestamp":"2026-11-22T17:51:04.120000000Z","epoch":"k7q2","seq":18},
+ {"message_id":"c1-4","type":"system","topic":"marketdata.quote:BTCUSDT","data":{"event":"gap","missed":12,
+  "reason":"slow_client"},"timestamp":"2026-11-22T17:51:05.000000000Z","epoch":"k7q2","seq":30}]""")
+SHOWN = loads("""{"message_type":"market_data","symbol":"BTCUSDT","data":{"symbol":"BTCUSDT","price":61659.75,
+ "bid":61659.7,"ask":61659.8,"volume":0.5,"timestamp":"2026-11-22T17:51:04.120000000Z"},
+ "timestamp":"2026-11-22T17:51:04.120000000Z","epoch":"k7q2","seq":18}""")
 
 
 class MarketData(Pair):
@@ -589,6 +629,272 @@ class Orders(Pair):
             got = problem(self, self.post("strategy", "/orders", order("way-9", quantity="0.1234567891")), 400,
                           "inexact", "quantity")
             self.assertIn("string", got.json["detail"])
+
+
+MINUTE = 60 * 10**9
+
+
+def bars(symbol, close, end):
+    """Items of the minutes up to end that opened and closed at these prices: one less than there are prices."""
+    rows = []
+    for t, (first, last) in enumerate(zip(close, close[1:])):
+        high, low = max(first, last, key=float), min(first, last, key=float)
+        rows.append({"symbol": symbol, "data_type": "bar", "source": "internal",
+                     "timestamp": end - (len(close) - 2 - t) * MINUTE,
+                     "data": {"spec": "1m", "open": first, "high": high, "low": low, "close": last,
+                              "volume": str(5 + t % 3)}})
+    return rows
+
+
+class Models(Pair):
+    """A model trained on the same bars in both modes, so that it is the same model."""
+    names = ["marketdata", "features", "ml"]
+    args = {"ml": ("--train-after-vectors", "0")}
+    COUNT = 400
+    # How the figures of a vector become inputs: prices as distances from the close, differences as shares of it.
+    LEVELS = ("sma_10", "sma_20", "sma_50", "ema_12", "ema_26", "bb_upper", "bb_middle", "bb_lower", "vwap",
+              "microprice")
+    SPANS = ("macd", "macd_signal", "macd_histogram", "atr_14", "momentum_10")
+
+    def test_the_example(self):
+        close = [f"{61659 + 40 * math.sin(t / 5) + 25 * math.sin(t * t) + t / 10:.2f}" for t in range(self.COUNT + 1)]
+        end = time.time_ns() // MINUTE * MINUTE
+        self.ingest(*bars("BTCUSDT", close, end))
+        for c in self.modes:
+            wait_for(lambda: handled(c["ml"], "vector") == self.COUNT)
+            self.train(c["ml"])
+        weights, ask = self.weights(), {"symbol": "btcusdt", "current_price": 61659.75, "max_age_ms": 86400000}
+        got = self.post("ml", "/ml/critical-predict/price_model", ask)
+        self.assertEqual(got.status, 200, got)
+        same(self, dict(PREDICTED, version=Num(2), as_of=stamp(end), expires_at=stamp(end + 86400 * 10**9)), got.nums,
+             {"prediction_id": a_text, "quality": a_text, "confidence": a_number, "change_percent": a_number,
+              "target_price": a_number, "direction": a_text, "processing_time_ms": a_time_span})
+        self.assertRegex(got.json["prediction_id"], r"^P-[0-9a-f]{8}-[1-9][0-9]*$")
+        self.assertIn(got.json["quality"], ("OK", "BELOW_BASELINE"))
+        up = self.probability(weights, float(close[-1]))
+        change = (2 * up - 1) * weights["mean_move"]
+        self.assertEqual(got.json["prediction"]["direction"], "UP" if up > 0.5 else "DOWN")
+        self.assertAlmostEqual(got.json["confidence"], max(up, 1 - up), 9)
+        self.assertEqual(got.nums["prediction"]["confidence"], got.nums["confidence"])
+        self.assertAlmostEqual(got.json["prediction"]["change_percent"], change, 12)
+        self.assertAlmostEqual(got.json["prediction"]["target_price"], 61659.75 * (1 + change), 6)
+        with self.subTest("another path, the first version's name"):
+            other = self.post("ml", "/ml/predict/price_model_v2_hybrid", ask)
+            same(self, dict(got.nums, critical_path=False, prediction=dict(got.nums["prediction"], critical_path=False)),
+                 other.nums, dict(KINDS, prediction_id=a_text))
+        with self.subTest("figures instead of a symbol"):
+            given = self.post("ml", "/ml/critical-predict/price_model",
+                              {"features": dict(self.vector(), colour=1), "current_price": close[-1]})
+            self.assertAlmostEqual(given.json["confidence"], got.json["confidence"], 9)
+            self.assertEqual(given.json["ignored"], ["colour"])
+        for c in self.modes:  # the detail says how old it is
+            stale = c["ml"].post("/ml/critical-predict/price_model", dict(ask, max_age_ms=1))
+            problem(self, stale, 422, "stale_input", "symbol")
+        for code, field, body in (("missing", "symbol", {"symbol": "NOBODY"}), ("missing", "symbol", {}),
+                                  ("missing", "features", {"features": {"rsi_14": 50}, "current_price": 1}),
+                                  ("out_of_range", "features", {"features": {n: 1e9 for n in weights["inputs"]},
+                                                                "current_price": 1})):
+            with self.subTest("no prediction", code=code):
+                problem(self, self.post("ml", "/ml/critical-predict/price_model", body), 422, code, field)
+        problem(self, self.post("ml", "/ml/critical-predict/regime_detector", ask), 422, "model_disabled", "model_id")
+        problem(self, self.post("ml", "/ml/critical-predict/oracle", ask), 404)
+
+    def train(self, ml):
+        """Two versions: the example's is not the first one, either."""
+        for seed in (3, 4):
+            got = ml.post("/models/price_model/train", {"horizon": 5, "seed": seed, "promote": True})
+            self.assertEqual(got.status, 202, got)
+            path = f"/jobs/{got.json['job_id']}"
+            wait_for(lambda: ml.get(path).json["status"] not in ("queued", "running"))
+            self.assertEqual(ml.get(path).json["status"], "done", ml.get(path))
+
+    def weights(self):
+        mine, plain = [next(v for v in c["ml"].get("/models/price_model").json["versions"] if v["serving"])
+                       for c in self.modes]
+        self.assertEqual((mine["weights"], mine["version"]), (plain["weights"], 2))
+        return mine["weights"]
+
+    def vector(self):
+        return {n: f["value"] for n, f in
+                self.get("features", "/features/BTCUSDT").json["feature_set"]["features"].items()}
+
+    def probability(self, w, close):
+        """Of a rise, from the features engine's own figures."""
+        vector, odds = self.vector(), w["intercept"]
+        for name, mean, sd, weight in zip(w["inputs"], w["mean"], w["sd"], w["weight"]):
+            x = vector[name]
+            x = x / close - 1 if name in self.LEVELS else x / close if name in self.SPANS else x
+            odds += weight * (x - mean) / sd if sd > 0 else 0
+        return 1 / (1 + math.exp(-odds))
+
+
+class Analytics(Pair):
+    names = ["portfolio", "marketdata", "analytics"]
+
+    def test_the_example(self):
+        self.quote("BTCUSDT", 61659.7, 2.311, "61659.8", "0.874")
+        # A point is added at each full minute: begun anew when one passed meanwhile.
+        for portfolio in ("first", "second", "third"):
+            minute = time.time_ns() // MINUTE
+            made = self.post("portfolio", "/portfolios", {"portfolio_id": portfolio, "portfolio_name": portfolio,
+                                                          "initial_value": 1000000})
+            self.assertIn(made.status, (200, 201), made)
+            fill = self.post("portfolio", f"/portfolios/{portfolio}/fills", dict(FILL, trade_id=portfolio))
+            self.assertEqual(fill.status, 200, fill)
+            path = f"/analytics/realtime/{portfolio}"
+            answers = [c["analytics"].post(path, {"complexity": "standard"}) for c in self.modes]
+            answers += [c["analytics"].get(path + "?complexity=standard") for c in self.modes]
+            answers += [c["analytics"].post(path, {}) for c in self.modes]
+            if time.time_ns() // MINUTE == minute and not any(a.json.get("fallback") for a in answers):
+                break
+        kinds = dict(KINDS, daily_change_pct=a_number, max_drawdown_pct=a_number)
+        for got in answers:
+            self.assertEqual(got.status, 200, got)
+            got.nums = loads(got.body)
+            same(self, dict(ANALYSED, portfolio_id=portfolio, result=dict(ANALYSED["result"], portfolio_id=portfolio)),
+                 got.nums, kinds)
+            self.assertEqual(scrub(got.nums), scrub(answers[0].nums))
+            metrics = got.json["result"]["metrics"]
+            self.assertAlmostEqual(metrics["daily_change_pct"], -0.001235696, 12)
+            self.assertAlmostEqual(metrics["max_drawdown_pct"], 0.001235696, 12)
+
+    def test_what_is_not_a_level_or_a_portfolio(self):
+        problem(self, self.post("analytics", "/analytics/realtime/main", {"complexity": "deep"}), 400, "bad_enum",
+                "complexity")
+        problem(self, self.post("analytics", "/analytics/realtime/main", {"depth": 1}), 400, "unknown_field", "depth")
+        problem(self, self.post("analytics", "/analytics/realtime/nobody", {}), 404)
+
+
+class Factors(Pair):
+    names = ["marketdata", "factor"]
+    args = {"factor": ("--lookback", "40", "--min-bars", "12")}
+    SYMBOLS = ["AAPL", "AMZN", "GOOG", "IBM", "META", "MSFT", "NVDA", "TSLA"]
+    RETURNS, REVERSAL = 38, 5
+
+    def test_the_example(self):
+        close = {s: [f"{100 + 10 * i + 3 * math.sin((i + 2) * t / 3) + (i - 3) * t / 9:.2f}"
+                     for t in range(self.RETURNS + 2)] for i, s in enumerate(self.SYMBOLS)}
+        end = time.time_ns() // MINUTE * MINUTE
+        last = stamp(end)
+        for symbol in self.SYMBOLS[:4]:
+            self.ingest(*bars(symbol, close[symbol], end))
+        self.known(self.SYMBOLS[:4])
+        problem(self, self.post("factor", "/factors/calculate/AAPL", ["momentum"]), 422, "universe_too_small")
+        for symbol in self.SYMBOLS[4:]:
+            self.ingest(*bars(symbol, close[symbol], end))
+        self.known(self.SYMBOLS)
+        got = self.post("factor", "/factors/calculate/aapl", {"factor_ids": ["momentum"]})
+        age = (time.time_ns() - end) / 1e9
+        self.assertEqual(got.status, 200, got)
+        row = dict(EXPOSED["results"][0], timestamp=last)
+        same(self, dict(EXPOSED, results=[row], last_updated=last), got.nums,
+             {"value": a_number, "confidence": a_number, "data_age_seconds": a_time_span,
+              "calculation_time_ms": a_time_span})
+        row = got.json["results"][0]
+        momentum = [self.momentum([float(x) for x in close[s]]) for s in self.SYMBOLS]
+        self.assertAlmostEqual(row["value"], standardised(momentum)[0], 9)
+        self.assertAlmostEqual(row["confidence"], self.RETURNS / 40, 12)
+        self.assertLessEqual(row["data_age_seconds"], age)
+        with self.subTest("the first version's bare array, and all"):
+            again = self.post("factor", "/factors/calculate/AAPL", ["momentum"])
+            self.assertEqual(scrub(again.nums), scrub(got.nums))
+            all_of_them = self.both("factor", "POST", "/factors/calculate/AAPL")
+            self.assertEqual(all_of_them.status, 200, all_of_them)
+            self.assertEqual(all_of_them.json["requested_factors"], 5)
+            self.assertIn(scrub(got.nums["results"][0]), scrub(all_of_them.nums["results"]))
+        problem(self, self.post("factor", "/factors/calculate/NOBODY", ["momentum"]), 404, "unknown_symbol", "symbol")
+        problem(self, self.post("factor", "/factors/calculate/AAPL", ["alpha"]), 400, "unknown_factor", "factor_ids[0]")
+
+    def momentum(self, close):
+        """Mean log return a bar, without the newest bars, which are the reversal's."""
+        return math.log(close[-1 - self.REVERSAL] / close[1]) / (self.RETURNS - self.REVERSAL)
+
+    def known(self, symbols):
+        count = len(symbols) * (self.RETURNS + 1)
+        for c in self.modes:
+            wait_for(lambda: handled(c["factor"], "bar") == count)
+
+
+def standardised(x):
+    """Winsorised at three robust deviations, then mean 0 and sample deviation 1."""
+    median = statistics.median(x)
+    sd = statistics.median([abs(v - median) for v in x]) / statistics.NormalDist().inv_cdf(0.75)
+    x = [min(max(v, median - 3 * sd), median + 3 * sd) for v in x]
+    return [(v - statistics.fmean(x)) / statistics.stdev(x) for v in x]
+
+
+class Streams(Pair):
+    """The frames of /ws/stream and /ws/market-data, in order, each with all the fields of the example."""
+    names = ["marketdata", "websocket"]
+    TOPIC = "marketdata.quote:BTCUSDT"
+    KINDS = {"epoch": a_text, "timestamp": a_stamp}
+
+    def frame(self, client):
+        opcode, payload = client.recv_frame()
+        self.assertEqual(opcode, wsclient.TEXT)
+        return loads(payload)
+
+    def exactly(self, want, got):
+        """The very fields, and no other: a frame is not a body that may have more."""
+        same(self, want, got, self.KINDS)
+        self.assertEqual(set(got), set(want))
+        self.assertEqual(set(got["data"]), set(want["data"]))
+
+    def test_the_example(self):
+        welcome, confirmed, data, gap = STREAMED
+        quote = {"symbol": "BTCUSDT", "data_type": "quote", "source": "internal",
+                 "data": {"bid": "61659.7", "bid_size": "2.311", "ask": "61659.8", "ask_size": "0.874"}}
+        at = time.time_ns() - 10**9
+        self.ingest(*[dict(quote, timestamp=at + i) for i in range(17)])
+        for c in self.modes:
+            wait_for(lambda: handled(c["websocket"], "quote") == 17)
+        clients = [wsclient.Client(c["websocket"].port) for c in self.modes]
+        for c in clients:
+            self.addCleanup(c.close)
+            self.exactly(welcome, first := self.frame(c))
+            self.assertEqual(first["timestamp"], first["data"]["timestamp"])
+            c.say({"type": "subscribe", "topics": [self.TOPIC, "strategy.critical.*"]})
+            self.exactly(confirmed, got := self.frame(c))
+            c.epoch = got["epoch"]
+            any_of = {k: v for k, v in confirmed.items() if k != "seq"}
+            self.exactly(dict(any_of, message_id="c1-3", topic="strategy.critical.*",
+                              data=dict(confirmed["data"], topic="strategy.critical.*")), self.frame(c))
+        self.ingest(dict(quote, timestamp=at + 10**6))
+        for c in clients:
+            self.exactly(dict(data, message_id="c1-4"), got := self.frame(c))
+            self.assertEqual((got["epoch"], got["timestamp"]), (c.epoch, stamp(at + 10**6)))
+        self.gap(gap, quote, at + 2 * 10**6)
+        self.market(quote, at + 10 * 10**6)
+
+    def gap(self, gap, quote, at):
+        """A client that comes back for 17, of which all but the last 256 are not kept any more."""
+        self.ingest(*[dict(quote, timestamp=at + i) for i in range(268)])
+        for c, mode in zip((wsclient.Client(c["websocket"].port) for c in self.modes), self.modes):
+            self.addCleanup(c.close)
+            wait_for(lambda: handled(mode["websocket"], "quote") == 17 + 1 + 268)
+            self.frame(c)
+            c.say({"type": "subscribe", "topics": ["user.x:y"]})
+            c.epoch = self.frame(c)["epoch"]
+            c.say({"type": "subscribe", "topics": [self.TOPIC],
+                   "resume": {self.TOPIC: {"epoch": c.epoch, "seq": 18}}})
+            self.exactly(dict(STREAMED[1], message_id="c2-3", seq=Num(18)), self.frame(c))
+            # 286 in all, of which 31 to 286 are kept: 12 are missed, up to the example's 30.
+            self.exactly(dict(gap, message_id="c2-4", data=dict(gap["data"], reason="history")), self.frame(c))
+            self.assertEqual(self.frame(c)["seq"], Num(31))
+
+    def market(self, quote, at):
+        clients = [wsclient.Client(c["websocket"].port, "/ws/market-data/btcusdt") for c in self.modes]
+        for c in clients:
+            self.addCleanup(c.close)
+            before = self.frame(c)
+            self.exactly(dict(SHOWN, seq=Num(286), undefined=None, data=dict(SHOWN["data"], price=None, volume=Num(0))),
+                         dict(before, undefined=None))
+            self.assertEqual(set(before["undefined"]), {"price"})
+        self.ingest({"symbol": "BTCUSDT", "data_type": "trade", "source": "internal", "timestamp": at,
+                     "data": {"price": "61659.75", "size": "0.5"}})
+        for c in clients:
+            self.exactly(dict(SHOWN, seq=Num(287)), got := self.frame(c))
+            self.assertEqual((got["timestamp"], got["data"]["timestamp"]), (stamp(at), stamp(at)))
 
 
 def stream(port, key):
