@@ -34,7 +34,7 @@ def frame(opcode, payload=b"", fin=True, mask=b"\x11\x22\x33\x44", rsv=0, length
 
 
 class Client:
-    def __init__(self, port, path="/ws/stream", headers=None, first=b"", receive_buffer=None, timeout=10):
+    def __init__(self, port, path="/ws/stream", headers=None, first=b"", receive_buffer=None, timeout=60):
         self.s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -58,7 +58,9 @@ class Client:
         self.status = int(lines[0].split()[1])
         self.headers = {k.lower(): v.strip() for k, v in (x.split(":", 1) for x in lines[1:])}
         if self.status != 101:
-            raise Refused(self.status, self.headers, self.buf + self.rest(int(self.headers.get("content-length", 0))))
+            body = self.buf + self.rest(int(self.headers.get("content-length", 0)))
+            self.s.close()
+            raise Refused(self.status, self.headers, body)
         want = base64.b64encode(hashlib.sha1(key + MAGIC).digest()).decode()
         assert self.headers["sec-websocket-accept"] == want, self.headers
         self.close_code = self.close_reason = None
@@ -116,7 +118,7 @@ class Client:
             elif opcode == TEXT:
                 return json.loads(payload)
 
-    def until(self, what, seconds=10):
+    def until(self, what, seconds=60):
         """The first message for which what(message) is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
