@@ -10,7 +10,8 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from keeltest import ENGINES, TOP, Chain, heard, wait_for  # noqa: E402
+import wsclient  # noqa: E402
+from keeltest import ENGINES, TOP, Chain, handled, heard, wait_for  # noqa: E402
 
 WORKING = ("marketdata", "features", "strategy", "risk", "portfolio")
 NUMBER, FLAG, TEXT, LIST, MAP = (int, float), bool, str, list, dict
@@ -63,7 +64,7 @@ class Compat(unittest.TestCase):
     def setUpClass(cls):
         class Owner:
             addCleanup = cls.addClassCleanup
-        cls.chain = Chain(Owner, list(ENGINES), env={"ENABLE_HYBRID": "true"}, plain=("factor",))
+        cls.chain = Chain(Owner, list(ENGINES), env={"ENABLE_HYBRID": "true", "WS_PING_MS": "1000"}, plain=("factor",))
         cls.quote(cls)
         # What the rows below start from: a deployed strategy, and an order that warms the way to risk.
         for path, body in (("/strategies", {"strategy_id": "first", "strategy_name": "first", "version": "1.0.0"}),
@@ -83,7 +84,7 @@ class Compat(unittest.TestCase):
                  "data": data} for kind, data in (("trade", {"price": 100.5, "size": 3}),
                                                   ("quote", {"bid": 100, "bid_size": 50, "ask": 101, "ask_size": 50}))]})
             assert got.status == 200, got
-        heard(self.chain, "quote", tell, ("strategy", "risk", "portfolio"))
+        heard(self.chain, "quote", tell, ("strategy", "risk", "portfolio", "websocket"))
 
     def call(self, engine, method, path, body=None, status=200, headers=None):
         got = self.chain[engine].call(method, path, body, headers)
@@ -659,15 +660,99 @@ class Compat(unittest.TestCase):
     def history(self):
         self.refused("portfolio", "GET", "/portfolios/main/optimization-history", None, 404)
 
-    def factor_bars(self, symbols):
-        """Forty closed minutes each; waits until the factor engine has the last of them."""
-        end = time.time_ns() // 60_000_000_000 * 60_000_000_000
+    REALTIME = {"status": TEXT, "processing_time_ms": NUMBER, "complexity": TEXT, "real_time_path": FLAG,
+                "result": {"metrics": {"total_value": NUMBER, "daily_change_pct": NUMBER_OR_NULL,
+                                       "sharpe_ratio": NUMBER_OR_NULL, "volatility_pct": NUMBER_OR_NULL,
+                                       "max_drawdown_pct": NUMBER_OR_NULL},
+                           "complexity": TEXT, "data_points_processed": NUMBER}}
+
+    @difference("POST `/analytics/realtime/{id}`: the figures",
+                "POST `/analytics/realtime/{id}`: `data_points_processed`",
+                "POST `/analytics/realtime/{id}`: `risk_analysis`, `stress_testing`, `attribution_analysis`")
+    def realtime(self):
+        value = self.call("portfolio", "GET", "/portfolios/main")["total_value"]
+        for level in ("simple", "standard", "comprehensive", "institutional"):
+            got = self.call("analytics", "POST", "/analytics/realtime/main", {"complexity": level})
+            self.assertEqual(got["complexity_requested"], level)
+            metrics, result = got["result"]["metrics"], got["result"]
+            self.assertEqual(metrics["total_value"], value)
+            if level != "simple":
+                fields(self, got, self.REALTIME, level)
+            for name, figure in metrics.items():
+                self.assertEqual(figure is None, name in got.get("undefined", {}), name)
+            # Points, not what a level is said to need: the opening, and at most one a minute from then on.
+            self.assertIn(result["data_points_processed"], range(1, 20))
+        if got["complexity"] == "institutional":
+            self.assertTrue(0 <= result["risk_analysis"]["concentration_risk"] <= 1)
+            for name in ("stress_testing", "attribution_analysis", "country_exposure"):
+                self.assertIsNone(result[name])
+                self.assertIsInstance(got["undefined"][name], str)
+
+    @difference("POST `/analytics/realtime/{id}` of an unknown portfolio")
+    def realtime_unknown(self):
+        self.refused("analytics", "POST", "/analytics/realtime/nobody", {"complexity": "simple"}, 404)
+
+    @difference("POST `/analytics/realtime/{id}`: no time for the level")
+    def realtime_late(self):
+        for ms in (1, 2, 3, 5, 20, 100):
+            got = self.chain["analytics"].ask("POST", "/analytics/realtime/main", {"complexity": "institutional"},
+                                              {"X-Deadline-Ms": str(ms)})
+            self.assertIn(got.status, (200, 503, 504), got)
+            if got.status == 200:
+                self.assertEqual(got.json["fallback"], "fallback_reason" in got.json)
+                self.assertTrue(got.json["complexity"] == "institutional" or got.json["fallback"], got)
+
+    @difference("POST `/analytics/performance/{id}`")
+    def analytics_performance(self):
+        got = self.call("analytics", "POST", "/analytics/performance/main", {"symbol": "aapl", "period_days": 30})
+        self.assertEqual((got["result"]["data_source"], got["basis"]["benchmark"]), ("portfolio", "AAPL"))
+        for name in ("total_return_pct", "sharpe_ratio", "max_drawdown_pct", "volatility_pct", "beta", "alpha",
+                     "calmar_ratio", "sortino_ratio", "win_rate_pct", "profit_factor", "period_start", "period_end"):
+            self.assertEqual(got["result"][name] is None, name in got["undefined"], name)
+        self.refused("analytics", "POST", "/analytics/performance/nobody", {}, 404)
+
+    @difference("GET `/analytics/technical-indicators/{symbol}` with `limit`")
+    def indicators(self):
+        self.refused("analytics", "GET", "/analytics/technical-indicators/NOBODY?limit=100", None, 404)
+        self.bars(["IND"], "5m", 300)  # not of the kind that factor's universe is made of
+        got = self.call("analytics", "GET", "/analytics/technical-indicators/ind?limit=100")
+        self.assertEqual((got["symbol"], got["ignored"]), ("IND", ["limit"]))
+        theirs = self.call("features", "GET", "/features/IND")["feature_set"]["features"]
+        for name in ("sma_20", "ema_12", "ema_26", "rsi_14", "macd", "macd_signal", "macd_histogram", "atr_14"):
+            self.assertEqual(got["indicators"][name], theirs[name]["value"], name)
+        self.assertEqual(got["indicators"]["bollinger_bands"], {k: theirs[f"bb_{k}"]["value"] for k in
+                                                                ("upper", "middle", "lower")})
+
+    @difference("GET `/analytics/performance-metrics/{symbol}`, `/analytics/market-data/{symbol}`, "
+                "`/analytics/available-symbols`, POST `/analytics/calculate/{id}`")
+    def analytics_simple(self):
+        for path in ("performance-metrics/AAPL?period_days=30", "market-data/AAPL?limit=5", "available-symbols"):
+            self.refused("analytics", "GET", f"/analytics/{path}", None, 404)
+        self.refused("analytics", "POST", "/analytics/calculate/main", {}, 404)
+        self.assertEqual(self.call("analytics", "GET", "/analytics/symbol/IND")["symbol"], "IND")  # of the row before
+
+    @difference("GET `/factors/definitions`")
+    def definitions(self):
+        got = self.call("factor", "GET", "/factors/definitions")
+        names = [d["factor_id"] for d in got["definitions"]]
+        self.assertEqual(sorted(names), ["liquidity", "momentum", "reversal", "size", "volatility"])
+        self.assertTrue(all(d["formula"] for d in got["definitions"]))
+
+    def bars(self, symbols, spec, seconds):
+        """Forty closed bars each, which the features engine has handled."""
+        want = handled(self.chain["features"], "bar") + 40 * len(symbols)
+        end = time.time_ns() // (seconds * 10**9) * seconds * 10**9
         for t in range(40):
             for i, symbol in enumerate(symbols):
                 price = 100 + 10 * i + (t * (i + 3)) % 7
-                self.ingest({"symbol": symbol, "data_type": "bar", "timestamp": end - (39 - t) * 60_000_000_000,
-                             "data": {"spec": "1m", "open": price, "high": price, "low": price, "close": price,
+                self.ingest({"symbol": symbol, "data_type": "bar", "timestamp": end - (39 - t) * seconds * 10**9,
+                             "data": {"spec": spec, "open": price, "high": price, "low": price, "close": price,
                                       "volume": 5 + (t + i) % 3}})
+        wait_for(lambda: handled(self.chain["features"], "bar") >= want)
+
+    def factor_bars(self, symbols):
+        """Waits until the factor engine has the last of them."""
+        self.bars(symbols, "1m", 60)
         wait_for(lambda: self.chain["factor"].get(f"/factors/results/{symbols[-1]}").status != 404)
 
     @difference("POST `/factors/calculate/{symbol}`: what it does", "POST `/factors/correlations`")
@@ -705,6 +790,7 @@ class Compat(unittest.TestCase):
     @difference("GET `/factors/results/{symbol}` of an unknown symbol")
     def factor_results(self):
         self.refused("factor", "GET", "/factors/results/NOBODY", None, 404, "unknown_symbol")
+
     @difference("POST `/ml/critical-predict/{id}` of a model that is not trained",
                 "POST `/ml/critical-predict/{id}` without `symbol` and `features`")
     def predictions(self):
@@ -737,6 +823,84 @@ class Compat(unittest.TestCase):
         for m in got["models"]:
             fields(self, m, {"model_id": TEXT, "model_type": TEXT, "enabled": FLAG}, m["model_id"])
             self.assertIsNone(m["accuracy"])
+
+    MESSAGE = {"message_id": TEXT, "type": TEXT, "topic": TEXT, "data": MAP, "timestamp": TEXT}
+
+    def client(self, path="/ws/stream", **more):
+        c = wsclient.Client(self.chain["websocket"].port, path, **more)
+        self.addCleanup(c.close)
+        return c
+
+    def follower(self, topic, **more):
+        c = self.client(**more)
+        fields(self, c.recv(), self.MESSAGE, "welcome")
+        c.say({"type": "subscribe", "topics": [topic]})
+        return c
+
+    def broadcast(self, topic, data):
+        return self.call("websocket", "POST", "/broadcast", {"topic": topic, "data": data, "message_type": "risk_alert"})
+
+    @difference("POST `/broadcast` to a topic of the system")
+    def broadcasts(self):
+        for topic in ("strategy.critical.fill", "risk_alerts"):
+            self.refused("websocket", "POST", "/broadcast", {"topic": topic, "data": {"x": 1}}, 403, "not_a_user_topic",
+                         "topic")
+        c = self.follower("user.news")
+        c.recv()
+        sent = self.broadcast("user.news", {"x": 1})
+        fields(self, sent, {"message_id": TEXT, "topic": TEXT, "recipients": NUMBER}, "broadcast")
+        self.assertEqual(sent["recipients"], 1)
+        got = c.recv()
+        fields(self, got, self.MESSAGE, "data")
+        self.assertEqual((got["type"], got["data"]), ("risk_alert", {"x": 1}))
+
+    @difference("`/ws/stream`: `subscribe` to a topic that there is not")
+    def unknown_topic(self):
+        c = self.follower("market_data_btc")
+        got = c.recv()
+        self.assertEqual((got["type"], got["topic"], got["data"]["code"]), ("error", "market_data_btc", "bad_topic"))
+        c.say({"type": "heartbeat"})
+        self.assertEqual(c.recv()["type"], "heartbeat")
+
+    @difference("`/ws/stream`: a client that does not read")
+    def slow_reader(self):
+        slow, other = self.follower("user.slow", receive_buffer=4096), self.follower("user.slow")
+        self.assertEqual([c.recv()["type"] for c in (slow, other)], ["subscription"] * 2)
+        for i in range(250):
+            self.broadcast("user.slow", {"i": i, "pad": "x" * 8000})
+            self.assertEqual(other.recv()["data"]["i"], i)
+        read = 0
+        while "event" not in (got := slow.recv())["data"]:
+            self.assertEqual(got["data"]["i"], read)
+            read += 1
+        self.assertEqual(got["data"], {"event": "gap", "missed": 250 - read, "reason": "slow_client"})
+
+    @difference("`/ws/stream`: a silent connection")
+    def silent(self):
+        c = self.client()
+        c.recv()
+        opcode, payload = c.recv_frame()  # WS_PING_MS of this chain is 1000
+        self.assertEqual((opcode, payload), (wsclient.PING, b"keel"))
+        self.assertEqual(c.recv_frame()[0], wsclient.PING)
+        self.assertIsNone(c.recv())
+        self.assertEqual((c.close_code, c.close_reason), (1008, "no_pong"))
+
+    @difference("`/ws/market-data/{symbol}`")
+    def market_stream(self):
+        c = self.client("/ws/market-data/aapl")
+        got = c.recv()
+        fields(self, got, {"message_type": TEXT, "symbol": TEXT, "timestamp": TEXT, "data": {
+            "symbol": TEXT, "price": NUMBER, "bid": NUMBER, "ask": NUMBER, "volume": NUMBER, "timestamp": TEXT}}, "first")
+        self.assertEqual((got["data"]["price"], got["data"]["bid"], got["data"]["ask"]), (100.5, 100, 101))
+        with self.assertRaises(wsclient.Refused) as refused:
+            self.client("/ws/market-data/A%20B")
+        self.assertEqual(refused.exception.status, 400)
+
+    @difference("`/ws/stream` from a page of another site")
+    def other_site(self):
+        with self.assertRaises(wsclient.Refused) as refused:
+            self.client(headers={"Origin": "http://evil.example"})
+        self.assertEqual(refused.exception.status, 403)
 
 
 if __name__ == "__main__":

@@ -177,8 +177,8 @@ class Http(unittest.TestCase):
                 answer = b""
             self.assertIn(answer.split(b" ")[1] if answer else b"closed", (b"413", b"closed"))
         whole = {"symbol": "BTCUSDT", "side": "BUY", "quantity": "1", "price": "1", "client_order_id": "x"}
-        self.assertIn(e.post("/orders", json.dumps(whole) + " " * (65536 - len(json.dumps(whole)))).status, (422, 503))
-        self.assertEqual(e.post("/orders", json.dumps(whole) + " " * (65537 - len(json.dumps(whole)))).status, 413)
+        self.assertIn(e.ask("POST", "/orders", json.dumps(whole) + " " * (65536 - len(json.dumps(whole)))).status, (422, 503))
+        self.assertEqual(e.ask("POST", "/orders", json.dumps(whole) + " " * (65537 - len(json.dumps(whole)))).status, 413)
 
 
 if __name__ == "__main__":

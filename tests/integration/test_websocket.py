@@ -196,10 +196,14 @@ class Browser(unittest.TestCase):
             self.assertEqual(ws.get(path, as_["admin"]).status, 404, path)
         for path in ("/api/portfolio/portfolios/..", "/api/portfolio/portfolios/%2e%2e/ledger"):
             self.assertEqual(ws.get(path, as_["admin"]).status, 400, path)
-        system = ws.get("/system", as_["read"]).json
+        up = {"portfolio", "risk", "strategy", "websocket"}
+
+        def answering():
+            """What is known once each that runs has answered in the time it is given."""
+            got = ws.get("/system", as_["read"]).json
+            return {n for n, e in got["engines"].items() if e["status"] == "answering"} == up and got
+        system = wait_for(answering)
         self.assertEqual(set(system["engines"]), set(ENGINES))
-        up = {n for n, e in system["engines"].items() if e["status"] == "answering"}
-        self.assertEqual(up, {"portfolio", "risk", "strategy", "websocket"})
         for n in up:
             self.assertEqual(system["engines"][n]["health"]["engine"], n)
             self.assertGreaterEqual(system["engines"][n]["age_ms"], 0)
