@@ -2,7 +2,7 @@
  * Analytics over HTTP. The equity is asked of portfolio in each call, so that it is portfolio's to the last digit; when
  * portfolio does not answer in half of the level's time, its last word is used and the answer says so. The deeper
  * levels run on a worker in stages; a stage begins only while the level's time lasts, and the answer names the last one
- * that was finished.
+ * that was finished. The levels are alternatives of one another: one that of late took longer than is left is not begun.
  */
 #include <math.h>
 #include <string.h>
@@ -20,7 +20,8 @@ KEEL_RECORD_TABLE(ana_symbol_query, ANA_SYMBOL);
 struct api_ctx {
     struct ana_portfolio *p;
     struct ana_analysis a;
-    enum ana_level wanted, depth;
+    enum ana_level wanted, begun, depth; /* begun: the level that was chosen */
+    const char *not_begun;             /* why that is not the one that was wanted */
     const char *stale;                 /* portfolio did not answer: why */
     const struct keel_jval *positions; /* of its answer */
     const char *symbol;
@@ -216,11 +217,12 @@ static void write_deep(struct keel_call *c, struct undefined_list *u)
 static const char *realtime_reason(struct keel_call *c)
 {
     const struct api_ctx *x = c->ctx;
-    const char *cut;
+    const char *cut = x->not_begun;
 
     if (x->depth == x->wanted)
         return x->stale;
-    cut = keel_arena_printf(c->arena, "%s did not fit into %.0f ms", level_name(c, x->wanted), x->budget_ms);
+    if (x->depth < x->begun)
+        cut = keel_arena_printf(c->arena, "%s did not fit into %.0f ms", level_name(c, x->begun), x->budget_ms);
     return x->stale ? keel_arena_printf(c->arena, "%s; %s", x->stale, cut) : cut;
 }
 
@@ -230,6 +232,7 @@ static enum keel_status realtime_answer(struct keel_call *c)
     struct keel_json *w = &c->out;
     struct undefined_list *u = keel_arena_alloc(c->arena, sizeof *u);
 
+    keel_choice_done(c, x->depth < x->begun ? KEEL_OUT_SLOW : KEEL_OUT_OK);
     c->fallback_reason = realtime_reason(c);
     keel_json_obj(w, NULL);
     keel_json_str(w, "status", "completed");
@@ -293,9 +296,27 @@ static enum keel_status realtime_comprehended(struct keel_call *c)
     if (keel_wait_status(c) != KEEL_OK)
         return keel_fail(c, keel_wait_status(c), "the level could not be computed");
     x->depth = ANA_COMPREHENSIVE;
-    if (x->wanted < ANA_INSTITUTIONAL || !in_time(c))
+    if (x->begun < ANA_INSTITUTIONAL || !in_time(c))
         return realtime_answer(c);
     return keel_await_work(c, ana_bootstrap_work, &x->a, realtime_drawn);
+}
+
+const char *const ana_level_names[] = {"institutional", "comprehensive", "standard", "simple", NULL};
+
+/* The deepest level that fits into what is left of the time. */
+static enum keel_status choose_level(struct keel_call *c)
+{
+    struct api_ctx *x = c->ctx;
+    size_t which;
+
+    c->fallback_reason = NULL;
+    enum keel_status st = keel_choose(c, (size_t)(ANA_INSTITUTIONAL - x->wanted),
+                                      (int64_t)((IN_TIME * x->budget_ms - x->begun_ms) * 1e6), &which);
+    if (st == KEEL_OK) {
+        x->begun = (enum ana_level)(ANA_INSTITUTIONAL - which);
+        x->not_begun = c->fallback_reason;
+    }
+    return st;
 }
 
 static enum keel_status realtime_asked(struct keel_call *c)
@@ -308,15 +329,18 @@ static enum keel_status realtime_asked(struct keel_call *c)
     if (st != KEEL_OK)
         return st;
     x->begun_ms = keel_elapsed_ms(c);
-    ana_prepare(c, x->p, 0, x->wanted >= ANA_COMPREHENSIVE ? &s->market.returns : NULL, &x->a);
+    st = choose_level(c);
+    if (st != KEEL_OK)
+        return st;
+    ana_prepare(c, x->p, 0, x->begun >= ANA_COMPREHENSIVE ? &s->market.returns : NULL, &x->a);
     /* A change is to the equity of now: without it there is none. */
     x->a.in.has_day = x->a.in.has_day && x->p->has_equity;
     ana_simple(&x->a);
-    if (x->wanted == ANA_SIMPLE || !in_time(c))
+    if (x->begun == ANA_SIMPLE || !in_time(c))
         return realtime_answer(c);
     ana_standard(&x->a);
     x->depth = ANA_STANDARD;
-    if (x->wanted == ANA_STANDARD || !in_time(c))
+    if (x->begun == ANA_STANDARD || !in_time(c))
         return realtime_answer(c);
     return keel_await_work(c, ana_comprehensive_work, &x->a, realtime_comprehended);
 }

@@ -4,9 +4,10 @@
 static const struct keel_op analytics_ops[] = {
     {.id = "realtime", .on = KEEL_POST("/analytics/realtime/{portfolio_id}"), .level = KEEL_CRITICAL,
      .deadline_ms = 800, .target_ms = 200, .scope = KEEL_SCOPE_READ, .takes = &ana_realtime_fields, .begin = api_realtime,
-     .help = "a portfolio's figures now, at one of four depths within 50, 150, 300 and 800 ms"},
+     .fallbacks = ana_level_names, .help = "a portfolio's figures now, at one of four depths within 50, 150, 300 and 800 ms"},
     {.id = "realtime_get", .on = KEEL_GET("/analytics/realtime/{portfolio_id}"), .level = KEEL_CRITICAL,
-     .deadline_ms = 800, .target_ms = 200, .takes = &ana_realtime_fields, .begin = api_realtime, .help = "the same"},
+     .deadline_ms = 800, .target_ms = 200, .takes = &ana_realtime_fields, .begin = api_realtime,
+     .fallbacks = ana_level_names, .help = "the same"},
     {.id = "performance", .on = KEEL_POST("/analytics/performance/{portfolio_id}"), .level = KEEL_NORMAL,
      .deadline_ms = 1000, .scope = KEEL_SCOPE_READ, .takes = &ana_performance_fields, .begin = api_performance,
      .help = "figures of the equity curve over a period, against a symbol or the market"},

@@ -83,6 +83,7 @@ void ana_prepare(struct keel_call *c, const struct ana_portfolio *p, size_t from
 /* "/portfolios/{id}" of an id, escaped. */
 const char *ana_portfolio_path(struct keel_arena *a, const char *id);
 
+extern const char *const ana_level_names[]; /* deepest first: alternatives of a realtime call */
 keel_step_fn api_realtime, api_performance, api_technical, api_symbol;
 keel_step_fn bus_account, bus_fill, bus_bar, timer_sample;
 

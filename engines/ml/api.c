@@ -67,7 +67,27 @@ static void write_prediction(struct keel_json *w, const struct ml_answer *a, con
     }
 }
 
-static void write_members(struct keel_call *c, const struct ml_answer *a, const struct ml_ask *in, bool critical)
+const char *const ml_backends[] = {ML_BACKEND, NULL};
+
+/* The back end that the call runs on. */
+static enum keel_status choose_backend(struct keel_call *c, const char **name)
+{
+    size_t which = 0;
+    enum keel_status st = keel_choose(c, 0, keel_left_ns(c), &which);
+
+    *name = ml_backends[which];
+    return st;
+}
+
+static void write_fallback(struct keel_call *c)
+{
+    keel_json_bool(&c->out, "fallback", c->fallback_reason != NULL);
+    if (c->fallback_reason != NULL)
+        keel_json_str(&c->out, "fallback_reason", c->fallback_reason);
+}
+
+static void write_members(struct keel_call *c, const struct ml_answer *a, const struct ml_ask *in, bool critical,
+                          const char *backend)
 {
     struct keel_json *w = &c->out;
     char id[32];
@@ -83,17 +103,21 @@ static void write_members(struct keel_call *c, const struct ml_answer *a, const 
     keel_json_bool(w, "critical_path", critical);
     keel_json_str(w, "quality", a->quality);
     keel_json_i64(w, "version", a->version);
-    keel_json_str(w, "backend", ML_BACKEND);
+    keel_json_str(w, "backend", backend);
     keel_json_time(w, "as_of", a->as_of);
     keel_json_time(w, "expires_at", a->expires);
-    keel_json_bool(w, "fallback", false);
+    write_fallback(c);
 }
 
-static enum keel_status predict_one(struct keel_call *c, enum ml_model m, const struct ml_ask *in, struct ml_answer *a)
+static enum keel_status predict_one(struct keel_call *c, enum ml_model m, const struct ml_ask *in, struct ml_answer *a,
+                                    const char **backend)
 {
     struct ml_refusal why = {0};
-    enum keel_status st = ml_predict(c, m, in, a, &why);
+    enum keel_status st = choose_backend(c, backend);
 
+    if (st != KEEL_OK)
+        return st;
+    st = ml_predict(c, m, in, a, &why);
     return st == KEEL_OK ? KEEL_OK : keel_fail_as(c, st, why.code, why.field, "%s", why.detail);
 }
 
@@ -120,15 +144,16 @@ static enum keel_status by_id(struct keel_call *c, bool critical)
     struct ml_ask in = ask_of(r);
     enum ml_model m = ml_find_model(r->model_id);
     struct ml_answer a;
+    const char *backend;
     enum keel_status st;
 
     if (m == ML_MODELS)
         return keel_fail(c, KEEL_NOTFOUND, "there is no model %s", r->model_id);
-    st = predict_one(c, m, &in, &a);
+    st = predict_one(c, m, &in, &a, &backend);
     if (st != KEEL_OK)
         return st;
     keel_json_obj(&c->out, NULL);
-    write_members(c, &a, &in, critical);
+    write_members(c, &a, &in, critical, backend);
     keel_write_ignored(c);
     keel_json_end(&c->out);
     return KEEL_OK;
@@ -149,7 +174,8 @@ static enum keel_status by_subject(struct keel_call *c, enum ml_model m, const c
 {
     const struct ml_ask *in = c->arg;
     struct ml_answer a;
-    enum keel_status st = predict_one(c, m, in, &a);
+    const char *backend;
+    enum keel_status st = predict_one(c, m, in, &a, &backend);
 
     if (st != KEEL_OK)
         return st;
@@ -160,7 +186,7 @@ static enum keel_status by_subject(struct keel_call *c, enum ml_model m, const c
         keel_json_f64(&c->out, "predicted_change_percent", a.change);
     } else
         keel_json_f64(&c->out, "predicted_volatility", a.volatility);
-    write_members(c, &a, in, false);
+    write_members(c, &a, in, false, backend);
     keel_write_ignored(c);
     keel_json_end(&c->out);
     return KEEL_OK;
@@ -237,8 +263,11 @@ enum keel_status api_batch(struct keel_call *c)
     struct keel_json *w = &c->out;
     enum ml_model m = ML_MODELS;
     int64_t done = 0;
+    const char *backend;
     enum keel_status st = batch_model(c, r, &m);
 
+    if (st == KEEL_OK)
+        st = choose_backend(c, &backend);
     if (st != KEEL_OK)
         return st;
     keel_json_obj(w, NULL);
@@ -249,7 +278,7 @@ enum keel_status api_batch(struct keel_call *c)
         done += write_result(c, m, &r->inputs[i], i);
     keel_json_end(w);
     keel_json_i64(w, "succeeded", done);
-    keel_json_str(w, "backend", ML_BACKEND);
+    keel_json_str(w, "backend", backend);
     keel_json_fix(w, "processing_time_ms", keel_elapsed_ms(c), 3);
     keel_write_ignored(c);
     keel_json_end(w);

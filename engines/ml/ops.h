@@ -221,6 +221,7 @@ void ml_watch(const struct ml_series *r, const struct keel_named *f, size_t n, d
 /* Next id of this process. */
 void ml_prediction_id(struct ml_state *s, char out[32]);
 
+extern const char *const ml_backends[]; /* best first: alternatives of a prediction */
 keel_step_fn api_predict, api_critical, api_price, api_regime, api_volatility, api_batch, api_models, api_model;
 keel_step_fn api_train, train_fitted, api_promote, api_rollback;
 keel_step_fn bus_vector, bus_bar;

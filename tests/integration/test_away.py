@@ -94,7 +94,10 @@ class RiskAway(unittest.TestCase):
         self.assertEqual((got.status, got.json.get("fallback")), (200, True), got)
         self.assertTrue(got.json["fallback_reason"])
         if HYBRID.lower() not in ("false", "0", "no", "off"):
-            counts = chain["strategy"].get("/hybrid/performance").json["fallbacks"]
+            shown = chain["strategy"].get("/hybrid/performance").json
+            counts = shown["fallbacks"]
+            self.assertEqual([(a["name"], a["as_fallback"]) for a in shown["alternatives"]["order"]], [("reduce_only", 1)])
+            self.assertIn("risk", shown["alternatives"]["order"][0]["last_reason"])
             self.assertEqual({n: k for n, k in counts.items() if k}, {"order.reduce_only": 1})
             closed = "/hybrid/circuit-breakers/order.reduce_only/"
             self.assertEqual(chain["strategy"].post(closed + "force-open").status, 200)

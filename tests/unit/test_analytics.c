@@ -546,6 +546,46 @@ START_TEST(cut_short)
 }
 END_TEST
 
+/* Hybrid mode learns what a level takes here, and does not begin it when that is more than is left. */
+START_TEST(level_by_latency)
+{
+    const struct keel_jval *v;
+    int tries = 0;
+
+    start("--institutional-ms=1", true);
+    minutes(2001);
+    do
+        v = REALTIME("institutional");
+    while (!strstr(keel_jstr(v, "fallback_reason"), "institutional: latency") && ++tries < 20);
+    ck_assert_str_eq(keel_jstr(v, "complexity_requested"), "institutional");
+    ck_assert_str_ne(keel_jstr(v, "complexity"), "institutional");
+    ck_assert_msg(tries < 20, "%s", keel_jstr(v, "fallback_reason"));
+}
+END_TEST
+
+START_TEST(level_by_breaker)
+{
+    const struct keel_jval *v;
+
+    setenv("ENABLE_HYBRID", _i ? "true" : "false", 1);
+    start(NULL, true);
+    minutes(61);
+    if (_i)
+        ck_assert_int_eq(rt->guard->change(rt->guard_self, "realtime.institutional", "force-open", 1), KEEL_OK);
+    v = REALTIME("institutional");
+    if (_i) {
+        IS(v, "complexity", "'comprehensive'");
+        IS(v, "fallback", "true");
+        IS(v, "fallback_reason", "'institutional: forced_open'");
+        IS(v, "result/bootstrap", "absent");
+        IS(REALTIME("standard"), "fallback", "false");
+    } else {
+        IS(v, "complexity", "'institutional'");
+        IS(v, "fallback", "false");
+    }
+}
+END_TEST
+
 START_TEST(benchmark)
 {
     const struct keel_jval *v;
@@ -753,6 +793,8 @@ int main(void)
     tcase_add_test(tc, portfolio_away);
     tcase_add_test(tc, every_level);
     tcase_add_test(tc, cut_short);
+    tcase_add_test(tc, level_by_latency);
+    tcase_add_loop_test(tc, level_by_breaker, 0, 2);
     tcase_add_test(tc, benchmark);
     tcase_add_test(tc, closed_trades);
     tcase_add_test(tc, one_look_a_period);

@@ -634,6 +634,30 @@ START_TEST(detects_anomalies)
 }
 END_TEST
 
+/* The back end that ran is named, and is an alternative with a circuit of its own (loop index 0: plain, 1: hybrid). */
+START_TEST(backend_is_an_alternative)
+{
+    const struct keel_jval *v;
+
+    keel_rt_free(rt);
+    setenv("ENABLE_HYBRID", _i ? "true" : "false", 1);
+    start();
+    for (int i = 0; i < 30; i++)
+        bar(100 + i % 3);
+    v = ASK(200, "POST", "/ml/predict/volatility_forecaster", "{\"symbol\":\"BTCUSDT\",\"max_age_ms\":60000}");
+    IS(v, "backend", "'c'");
+    IS(v, "fallback", "false");
+    if (!_i)
+        return;
+    v = ASK(200, "GET", "/hybrid/performance", NULL);
+    IS(v, "alternatives.predict.0.name", "'c'");
+    IS(v, "alternatives.predict.0.count", "1");
+    ck_assert_int_eq(rt->guard->change(rt->guard_self, "predict.c", "force-open", 1), KEEL_OK);
+    v = ASK(503, "POST", "/ml/predict/volatility_forecaster", "{\"symbol\":\"BTCUSDT\",\"max_age_ms\":60000}");
+    IS(v, "code", "'forced_open'");
+}
+END_TEST
+
 START_TEST(batch)
 {
     const struct keel_jval *v;
@@ -698,6 +722,7 @@ int main(void)
     tcase_add_test(tc, store_away);
     tcase_add_test(tc, forecasts_volatility);
     tcase_add_test(tc, detects_anomalies);
+    tcase_add_loop_test(tc, backend_is_an_alternative, 0, 2);
     tcase_add_test(tc, batch);
     tcase_add_test(tc, ring_is_bounded);
     suite_add_tcase(s, tc);
