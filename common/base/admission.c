@@ -183,6 +183,7 @@ static void turn(struct keel_retry_budget *b, int64_t now_ns)
 void keel_retry_request(struct keel_retry_budget *b, int64_t now_ns)
 {
     turn(b, now_ns);
+    b->n_requests++;
     b->requests[b->part % KEEL_RETRY_PARTS]++;
 }
 

@@ -94,6 +94,7 @@ static enum keel_status performance_begin(struct keel_call *c)
         keel_json_null(&c->out, "bus");
     }
     write_load(rt, &c->out);
+    keel_peers_json(rt, &c->out);
     /* Calls by the back end that computed them: an engine without back ends has none. */
     keel_json_obj(&c->out, "hardware");
     keel_json_end(&c->out);
@@ -243,6 +244,7 @@ static void write_text_metrics(struct keel_call *c)
     rt->guard->metrics(rt->guard_self, &t, rt->engine->name, keel_mono_ns());
     if (rt->bus != NULL)
         keel_bus_metrics(rt, &t);
+    keel_peers_metrics(rt, &t);
     keel_series_metrics(rt, &t);
     process_metrics(&t, rt);
     c->type = "text/plain; version=0.0.4; charset=utf-8";

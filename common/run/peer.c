@@ -2,10 +2,13 @@
  * Calls to other engines: libcurl's multi interface on the loop, connections kept alive, one
  * breaker a peer.
  *
- * Nothing is sent twice. libcurl would resend a request by itself when a kept connection turns out
+ * Nothing but a GET is sent twice. libcurl would resend a request by itself when a kept connection turns out
  * to be dead; it cannot when the body comes from a callback that it has no means to rewind, and
  * does not on a fresh connection. So every body goes through a read callback, and an unsafe request
  * without a body gets a connection of its own.
+ *
+ * A GET whose connection broke is asked once more (hybrid mode), within a budget of a tenth of the requests to that peer:
+ * a peer that breaks all of them is not asked twice as often. What it answered, and a connection it refused, is final.
  */
 #include "rt.h"
 
@@ -33,6 +36,8 @@ struct request {
     enum keel_status refused; /* != KEEL_OK: never handed to libcurl */
     struct keel_permit permit;
     bool has_permit;
+    bool may_retry;
+    int64_t start_ns, deadline_ns;
     size_t peer; /* index in known, or n when it is none of them */
     keel_reply_fn *done;
     void *ctx;
@@ -47,11 +52,13 @@ struct keel_peers {
     struct {
         const char *name, *url;
         bool answered; /* ever */
+        struct keel_retry_budget budget;
     } known[MAX_PEERS];
     size_t n;
     struct request *running, *refused, **refused_end;
     struct keel_rng rng;
     bool closing;
+    bool retries; /* in hybrid mode */
     int handles;
 };
 
@@ -128,8 +135,57 @@ static enum keel_outcome outcome_of(int http)
     return http == 504 ? KEEL_OUT_TIMEOUT : KEEL_OUT_FAILURE;
 }
 
+/* X-Deadline-Ms of a repeat: it only shrinks, so the line it stands in has room. */
+static void deadline_lower(struct request *r, long left_ms)
+{
+    static const char name[] = "X-Deadline-Ms:";
+    for (struct curl_slist *line = r->headers; line != NULL; line = line->next)
+        if (strncmp(line->data, name, sizeof name - 1) == 0)
+            snprintf(line->data, strlen(line->data) + 1, "%s %ld", name, left_ms);
+}
+
+static bool is_broken(CURLcode code)
+{
+    return code == CURLE_GOT_NOTHING || code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR ||
+           code == CURLE_PARTIAL_FILE;
+}
+
+/* The breaker hears of the first attempt and may forbid the second, which needs as much time as the first took. */
+static bool retry(struct request *r, CURLcode code)
+{
+    struct keel_peers *p = r->peers;
+    struct keel_refusal why = {0};
+    int64_t now = keel_mono_ns(), left = r->deadline_ns - now;
+    uint32_t dep = r->permit.target;
+    if (!r->may_retry || !is_broken(code) || left <= now - r->start_ns || left < 1000000 || p->closing)
+        return false;
+    r->may_retry = false;
+    if (r->has_permit) {
+        r->has_permit = false;
+        keel_dep_settle(p->rt, r->permit, KEEL_OUT_FAILURE);
+        if (keel_dep_admit(p->rt, dep, &r->permit, &why) != KEEL_OK)
+            return false;
+        r->has_permit = true;
+    }
+    if (!keel_retry_take(&p->known[r->peer].budget, now)) {
+        if (r->has_permit)
+            keel_dep_settle(p->rt, r->permit, KEEL_OUT_CANCELLED);
+        r->has_permit = false;
+        return false;
+    }
+    curl_multi_remove_handle(p->multi, r->easy);
+    r->reply_len = 0;
+    deadline_lower(r, (long)((left + 999999) / 1000000));
+    curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, 1L); /* and so libcurl does not send it again by itself */
+    curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)((left + 999999) / 1000000));
+    keel_assert(curl_multi_add_handle(p->multi, r->easy) == CURLM_OK);
+    return true;
+}
+
 static void request_done(struct request *r, CURLcode code)
 {
+    if (code != CURLE_OK && retry(r, code))
+        return;
     struct keel_reply reply = {.status = KEEL_OK};
     enum keel_outcome outcome = KEEL_OUT_FAILURE;
     if (code == CURLE_OK) {
@@ -436,6 +492,10 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
         }
         r->has_permit = true;
     }
+    r->start_ns = keel_mono_ns();
+    r->deadline_ns = r->start_ns + left_ns;
+    r->may_retry = rt->peers->retries && is_safe(req->method) && !req->probe;
+    keel_retry_request(&rt->peers->known[r->peer].budget, r->start_ns);
     if (!request_start(r, req, base, traceparent, left_ns))
         refuse(r, KEEL_UNAVAILABLE);
 }
@@ -498,6 +558,7 @@ enum keel_status keel_peers_open(struct keel_rt *rt, const char *const *names,
     keel_assert(n <= MAX_PEERS);
     keel_assert(curl_global_init(CURL_GLOBAL_NOTHING) == CURLE_OK);
     p->rt = rt;
+    p->retries = rt->guard != NULL && rt->guard->hybrid;
     p->multi = curl_multi_init();
     keel_assert(p->multi != NULL);
     p->refused_end = &p->refused;
@@ -548,4 +609,38 @@ const char *keel_peer_url(struct keel_rt *rt, const char *engine)
         if (strcmp(rt->peers->known[i].name, engine) == 0)
             return rt->peers->known[i].url;
     return NULL;
+}
+
+/* ---- what is shown ---- */
+
+void keel_peers_json(struct keel_rt *rt, struct keel_json *w)
+{
+    const struct keel_peers *p = rt->peers;
+    keel_json_obj(w, "peers");
+    for (size_t i = 0; p != NULL && i < p->n; i++) {
+        if (p->known[i].budget.n_requests == 0)
+            continue;
+        keel_json_obj(w, p->known[i].name);
+        keel_json_u64(w, "requests", p->known[i].budget.n_requests);
+        keel_json_u64(w, "retries", p->known[i].budget.n_retried);
+        keel_json_u64(w, "retries_refused", p->known[i].budget.n_refused);
+        keel_json_end(w);
+    }
+    keel_json_end(w);
+}
+
+void keel_peers_metrics(struct keel_rt *rt, struct keel_text *out)
+{
+    static const char *const family[] = {"requests", "retries", "retries_refused"};
+    const struct keel_peers *p = rt->peers;
+    for (size_t f = 0; f < KEEL_COUNT(family); f++) {
+        keel_text_add(out, "# TYPE keel_peer_%s_total counter\n", family[f]);
+        for (size_t i = 0; p != NULL && i < p->n; i++) {
+            const struct keel_retry_budget *b = &p->known[i].budget;
+            const uint64_t n[] = {b->n_requests, b->n_retried, b->n_refused};
+            if (b->n_requests != 0)
+                keel_text_add(out, "keel_peer_%s_total{engine=\"%s\",peer=\"%s\"} %llu\n", family[f],
+                              rt->engine->name, p->known[i].name, (unsigned long long)n[f]);
+        }
+    }
 }

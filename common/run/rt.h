@@ -272,6 +272,8 @@ void keel_lease_close(struct keel_rt *rt);              /* after the loop: lets 
 /* ---- peer.c ---- */
 enum keel_status keel_peers_open(struct keel_rt *rt, const char *const *names, const char *const *urls, size_t n);
 void keel_peers_close(struct keel_rt *rt);
+void keel_peers_json(struct keel_rt *rt, struct keel_json *w); /* member "peers" of /hybrid/performance */
+void keel_peers_metrics(struct keel_rt *rt, struct keel_text *out);
 typedef void keel_reply_fn(struct keel_rt *rt, void *ctx, const struct keel_reply *reply); /* reply is borrowed */
 /* Without a call. traceparent NULL: none. Calls back exactly once, never before it returns. */
 void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_t deadline_ns, const char *traceparent,

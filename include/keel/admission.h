@@ -63,7 +63,7 @@ uint32_t keel_aimd_limit(const struct keel_aimd *a);
 struct keel_retry_budget {
     int64_t part; /* number of the newest part of the window */
     uint32_t requests[KEEL_RETRY_PARTS], retries[KEEL_RETRY_PARTS];
-    uint64_t n_retried, n_refused;
+    uint64_t n_requests, n_retried, n_refused;
 };
 void keel_retry_request(struct keel_retry_budget *b, int64_t now_ns); /* as it starts, not as it ends */
 bool keel_retry_take(struct keel_retry_budget *b, int64_t now_ns);    /* true: one more is spent */

@@ -1,4 +1,5 @@
-/* Calls to other engines: HTTP with keep-alive through libcurl's multi interface on the loop, one breaker a peer, no retry. */
+/* Calls to other engines: HTTP with keep-alive through libcurl's multi interface on the loop, one breaker a peer. Hybrid mode
+ * repeats a GET whose connection broke, once and within a budget; nothing else is sent twice. */
 #ifndef KEEL_PEER_H
 #define KEEL_PEER_H
 

@@ -30,6 +30,7 @@ static char base_url[64];
 /* The script of the server: the manner of the nth request, the last one for all that follow. */
 static const enum manner *script;
 static size_t n_script;
+static bool hybrid;
 static const char *answer_status, *answer_body;
 static size_t n_requests, n_connections;
 static char last[8192]; /* the last whole request */
@@ -166,7 +167,8 @@ static void open_all(const enum manner *manners, size_t n)
     ck_assert_int_eq(uv_listen((uv_stream_t *)&listener, 16, on_connection), 0);
     uv_tcp_getsockname(&listener, (struct sockaddr *)&addr, &len);
     snprintf(base_url, sizeof base_url, "http://127.0.0.1:%d/", ntohs(addr.sin_port));
-    rt = (struct keel_rt){.engine = &engine, .loop = &loop, .core = &core};
+    rt = (struct keel_rt){.engine = &engine, .loop = &loop, .core = &core,
+                          .guard = hybrid ? &keel_guard_hybrid : &keel_guard_plain};
     static const char *const names[] = {"risk"};
     static const char *const urls[] = {base_url};
     ck_assert_int_eq(keel_peers_open(&rt, names, urls, 1), KEEL_OK);
@@ -271,6 +273,7 @@ static const struct {
 START_TEST(nothing_is_sent_twice)
 {
     static const enum manner manners[] = {ANSWER, HANG_UP, ANSWER};
+    hybrid = true;
     open_all(manners, 3);
     fetch("GET", NULL, 2000);
     ck_assert_int_eq(told[0].status, KEEL_OK);
@@ -282,6 +285,104 @@ START_TEST(nothing_is_sent_twice)
     ck_assert_int_eq(told[2].status, KEEL_OK);
     ck_assert_uint_eq(n_requests, 3);
     close_all();
+}
+END_TEST
+
+static uint64_t shown(const char *member)
+{
+    struct keel_arena *a = keel_arena_new(4096);
+    struct keel_json w;
+    const struct keel_jval *v = NULL;
+    const char *why = "";
+    int64_t n = -1;
+    keel_json_init(&w, a, 512);
+    keel_json_obj(&w, NULL);
+    keel_peers_json(&rt, &w);
+    keel_json_end(&w);
+    const char *text = keel_json_text(&w);
+    ck_assert_int_eq(keel_json_parse(a, text, strlen(text), &v, &why), KEEL_OK);
+    const struct keel_jval *at = keel_jget(keel_jget(keel_jget(v, "peers"), "risk"), member);
+    ck_assert_ptr_nonnull(at);
+    ck_assert_int_eq(keel_i64_parse(at->text, at->len, &n), KEEL_OK);
+    keel_arena_free(a);
+    return (uint64_t)n;
+}
+
+/* The connection breaks as the first request is read; a new one would do. */
+static const struct { const char *why; bool hybrid; enum manner first; enum keel_status st; size_t requests; }
+    retry_case[] = {
+        {"hung up", true, HANG_UP, KEEL_OK, 2},
+        {"half an answer", true, HALF_ANSWER, KEEL_OK, 2},
+        {"an answer is an answer", true, ANSWER, KEEL_OK, 1},
+        {"what is silent is not asked again", true, SILENCE, KEEL_TIMEOUT, 1},
+        {"too big a one would be so again", true, HUGE_ANSWER, KEEL_UPSTREAM, 1},
+        {"plain", false, HANG_UP, KEEL_UPSTREAM, 1},
+};
+
+START_TEST(a_broken_get_is_repeated)
+{
+    const enum manner manners[] = {retry_case[_i].first, ANSWER};
+    hybrid = retry_case[_i].hybrid;
+    memset(huge, ' ', sizeof huge);
+    open_all(manners, 2);
+    fetch("GET", NULL, retry_case[_i].first == SILENCE ? 60 : 5000);
+    ck_assert_msg(told[0].status == retry_case[_i].st, "%s: %s", retry_case[_i].why, keel_status_name(told[0].status));
+    ck_assert_uint_eq(n_requests, retry_case[_i].requests);
+    ck_assert_uint_eq(n_told, 1);
+    if (retry_case[_i].st == KEEL_OK)
+        ck_assert_str_eq(told[0].body, "{\"ok\":true}"); /* nothing of the first */
+    ck_assert_uint_eq(shown("requests"), 1);
+    ck_assert_uint_eq(shown("retries"), retry_case[_i].requests - 1);
+    const char *deadline = strstr(last, "X-Deadline-Ms: ");
+    ck_assert_ptr_nonnull(deadline);
+    ck_assert_int_le(strtol(deadline + 15, NULL, 10), 5000);
+    close_all();
+}
+END_TEST
+
+/* Once, and not for everyone: three in a minute when there are few requests. */
+START_TEST(repeats_have_a_budget)
+{
+    static const enum manner manners[] = {HANG_UP};
+    hybrid = true;
+    open_all(manners, 1);
+    for (size_t i = 0; i < 7; i++) {
+        fetch("GET", NULL, 5000);
+        ck_assert_int_eq(told[i].status, KEEL_UPSTREAM);
+    }
+    ck_assert_uint_eq(n_requests, 7 + 3);
+    ck_assert_uint_eq(shown("requests"), 7);
+    ck_assert_uint_eq(shown("retries"), 3);
+    ck_assert_uint_eq(shown("retries_refused"), 4);
+    close_all();
+}
+END_TEST
+
+/* Its breaker opens with the first attempt: there is no second. */
+START_TEST(no_repeat_past_a_breaker)
+{
+    static const enum manner manners[] = {HANG_UP};
+    static const struct keel_engine opens_at_once = {.name = "probe", .breaker = {1, 60000, 1, 10000}};
+    static struct keel_target_conf dep = {"dep.peer.risk", NULL, KEEL_CRITICAL, 0};
+    static struct keel_load load;
+    const struct keel_guard_env env = {.engine = &opens_at_once, .targets = &dep, .n_targets = 1, .load = &load};
+    hybrid = true;
+    open_all(manners, 1);
+    rt.targets = &dep;
+    rt.n_targets = 1;
+    ck_assert_int_eq(rt.guard->open(&env, &rt.guard_self), KEEL_OK);
+    fetch("GET", NULL, 5000);
+    ck_assert_int_eq(told[0].status, KEEL_UPSTREAM);
+    ck_assert_uint_eq(n_requests, 1);
+    const struct keel_peer_req req = {.peer = "risk", .method = "GET", .path = "/"};
+    keel_peer_fetch(&rt, &req, INT64_MAX, NULL, on_told, told);
+    while (n_told < 2)
+        uv_run(&loop, UV_RUN_NOWAIT); /* a turn that handed it back would wait for the next event */
+    ck_assert_int_eq(told[1].status, KEEL_OPEN);
+    ck_assert_uint_eq(n_requests, 1);
+    ck_assert_uint_eq(shown("retries"), 0);
+    close_all();
+    rt.guard->close(rt.guard_self);
 }
 END_TEST
 
@@ -391,6 +492,9 @@ int main(void)
     tcase_add_test(tc, an_answer_and_its_headers);
     tcase_add_test(tc, an_error_answer_is_an_answer);
     tcase_add_loop_test(tc, nothing_is_sent_twice, 0, (int)KEEL_COUNT(once_case));
+    tcase_add_loop_test(tc, a_broken_get_is_repeated, 0, (int)KEEL_COUNT(retry_case));
+    tcase_add_test(tc, repeats_have_a_budget);
+    tcase_add_test(tc, no_repeat_past_a_breaker);
     tcase_add_test(tc, a_connection_closed_while_idle_is_replaced);
     tcase_add_test(tc, silence_is_a_timeout);
     tcase_add_test(tc, half_an_answer_is_none);
