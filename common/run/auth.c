@@ -243,7 +243,8 @@ static uint64_t client_v6(const struct in6_addr *a)
     uint64_t network;
 
     memcpy(&network, a->s6_addr, sizeof network);
-    return network | UINT64_C(1) << 63;
+    network = ~network * UINT64_C(0x9e3779b97f4a7c15); /* away from the small numbers of the others */
+    return network != 0 ? network : 1;
 }
 
 uint64_t keel_client_of(const struct keel_rt *rt, const struct keel_op *op, enum keel_scope scope,

@@ -1,6 +1,7 @@
 /* Who may do what: system.md 2, Access. Expected outcomes are read off that paragraph. */
 #include "rt.h"
 
+#include <arpa/inet.h>
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +218,57 @@ START_TEST(start_up)
 }
 END_TEST
 
+static uint64_t client_at(const struct keel_core_options *o, enum keel_scope need, enum keel_scope scope,
+                          const char *address)
+{
+    struct keel_core_options core = *o;
+    const struct keel_rt rt = {.core = &core};
+    const struct keel_op op = {.id = "x", .scope = need};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+
+    if (inet_pton(AF_INET, address, &v4.sin_addr) == 1)
+        return keel_client_of(&rt, &op, scope, (const struct sockaddr *)(const void *)&v4);
+    ck_assert_int_eq(inet_pton(AF_INET6, address, &v6.sin6_addr), 1);
+    return keel_client_of(&rt, &op, scope, (const struct sockaddr *)(const void *)&v6);
+}
+
+/* By address: the same client or not. */
+static const struct { const char *a, *b; bool same; } client_case[] = {
+    {"10.0.0.1", "10.0.0.1", true},
+    {"10.0.0.1", "10.0.0.2", false},
+    {"10.0.0.1", "::ffff:10.0.0.1", true},
+    {"::ffff:10.0.0.1", "::ffff:10.0.0.2", false},
+    {"2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true}, /* one network is one client */
+    {"2001:db8:0:1::1", "2001:db8:0:2::1", false},
+    {"::1", "127.0.0.1", false},
+};
+
+START_TEST(clients_by_address)
+{
+    uint64_t a = client_at(&no_tokens, KEEL_SCOPE_READ, KEEL_SCOPE_ADMIN, client_case[_i].a);
+    uint64_t b = client_at(&no_tokens, KEEL_SCOPE_READ, KEEL_SCOPE_ADMIN, client_case[_i].b);
+
+    ck_assert_msg((a == b) == client_case[_i].same, "%s, %s", client_case[_i].a, client_case[_i].b);
+    ck_assert(a != 0 && b != 0);
+}
+END_TEST
+
+/* With tokens the address says nothing; other engines are nobody's clients. */
+START_TEST(clients_by_token)
+{
+    struct keel_core_options o = all_tokens();
+    uint64_t read = client_at(&o, KEEL_SCOPE_READ, KEEL_SCOPE_READ, "10.0.0.1");
+
+    ck_assert_uint_ne(read, 0);
+    ck_assert_uint_eq(client_at(&o, KEEL_SCOPE_READ, KEEL_SCOPE_READ, "10.0.0.2"), read);
+    ck_assert_uint_ne(client_at(&o, KEEL_SCOPE_READ, KEEL_SCOPE_TRADE, "10.0.0.1"), read);
+    ck_assert_uint_eq(client_at(&o, KEEL_SCOPE_READ, KEEL_SCOPE_ENGINE, "10.0.0.1"), 0);
+    ck_assert_uint_ne(client_at(&o, KEEL_SCOPE_ANY, KEEL_SCOPE_READ, "10.0.0.1"),
+                      client_at(&o, KEEL_SCOPE_ANY, KEEL_SCOPE_READ, "10.0.0.2")); /* it shows no token */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("auth");
@@ -231,6 +283,8 @@ int main(void)
     tcase_add_loop_test(tc, pages, 0, (int)KEEL_COUNT(page_case));
     tcase_add_loop_test(tc, websocket_checks_the_page_too, 0, (int)KEEL_COUNT(upgrade_case));
     tcase_add_test(tc, safe_methods_take_no_body);
+    tcase_add_loop_test(tc, clients_by_address, 0, (int)KEEL_COUNT(client_case));
+    tcase_add_test(tc, clients_by_token);
     tcase_add_loop_test(tc, start_up, 0, (int)KEEL_COUNT(start_case));
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
