@@ -98,6 +98,9 @@ bool keel_link_is_up(const struct keel_link *l);
 size_t keel_link_pending(const struct keel_link *l);                /* commands without an answer */
 /* false: not up, fn will not be called. fn NULL: the answer does not matter. wait_ns: how long the command may block. */
 bool keel_link_send(struct keel_link *l, const struct keel_args *a, int64_t wait_ns, keel_reply_done_fn *fn, void *ctx);
+/* What is sent between the two goes out in one write. Within one step: no command is written meanwhile. */
+void keel_link_cork(struct keel_link *l);
+void keel_link_uncork(struct keel_link *l);
 /* Reconnects when it is time, gives up on a connection that does not answer. Every 10 to 100 ms. */
 void keel_link_tick(struct keel_link *l, int64_t now_ns);
 

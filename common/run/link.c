@@ -56,6 +56,7 @@ struct keel_link {
     size_t pending;
     int greetings; /* answers still to come before it counts as up */
     bool doomed, overdue, was_up;
+    bool is_corked, has_unsent; /* what add_write leaves alone until push() */
     char why[160];
     int64_t retry_at_ns, backoff_ns, give_up_ns;
     struct keel_rng rng;
@@ -209,7 +210,25 @@ static void del_read(void *data)
 static void add_write(void *data)
 {
     struct poller *p = data;
-    poller_set(p, p->events | UV_WRITABLE);
+    if (p->link != NULL && p->link->is_corked)
+        p->link->has_unsent = true;
+    else
+        poller_set(p, p->events | UV_WRITABLE);
+}
+
+/*
+ * Written at once: to wait for the socket to be writable, which it is, costs two changes of the poll set and a turn of the loop.
+ * An error stays in the context and is dealt with where hiredis finds it, in the poll.
+ */
+static void push(struct keel_link *l)
+{
+    int done = 0;
+    l->is_corked = false;
+    if (!l->has_unsent || l->ac == NULL)
+        return;
+    l->has_unsent = false;
+    if ((l->ac->c.flags & REDIS_CONNECTED) == 0 || redisBufferWrite(&l->ac->c, &done) != REDIS_OK || !done)
+        add_write(l->ac->ev.data);
 }
 
 static void del_write(void *data)
@@ -295,7 +314,12 @@ static bool command_send(struct keel_link *l, const struct keel_args *a, int64_t
         cmd = keel_alloc(1, sizeof *cmd);
     *cmd = (struct command){.link = l, .fn = fn, .ctx = ctx, .deadline_ns = keel_mono_ns() + wait_ns + ANSWER_NS};
     memcpy(argv, a->v, (size_t)a->n * sizeof *argv);
-    if (redisAsyncCommandArgv(l->ac, on_answer, cmd, a->n, argv, a->len) != REDIS_OK) {
+    bool was_corked = l->is_corked;
+    l->is_corked = true;
+    bool taken = redisAsyncCommandArgv(l->ac, on_answer, cmd, a->n, argv, a->len) == REDIS_OK;
+    if (!was_corked)
+        push(l);
+    if (!taken) {
         cmd->next = l->spare;
         l->spare = cmd;
         return false;
@@ -314,6 +338,16 @@ bool keel_link_send(struct keel_link *l, const struct keel_args *a, int64_t wait
     return l->state == UP && !l->doomed && command_send(l, a, wait_ns, fn, ctx);
 }
 
+void keel_link_cork(struct keel_link *l)
+{
+    l->is_corked = true;
+}
+
+void keel_link_uncork(struct keel_link *l)
+{
+    push(l);
+}
+
 /* ---- coming and going ---- */
 
 static void lost(struct keel_link *l, const char *why)
@@ -321,7 +355,7 @@ static void lost(struct keel_link *l, const char *why)
     bool was_up = l->was_up;
     l->ac = NULL;
     l->state = AWAY;
-    l->doomed = l->overdue = l->was_up = false;
+    l->doomed = l->overdue = l->was_up = l->has_unsent = false;
     l->backoff_ns = l->backoff_ns == 0 ? BACKOFF_MIN_NS : l->backoff_ns * 2;
     if (l->backoff_ns > BACKOFF_MAX_NS)
         l->backoff_ns = BACKOFF_MAX_NS;

@@ -294,11 +294,10 @@ void keel_out_flush_stream(struct stream *s)
     s->is_urgent = s->waiting > 0;
     if (s->check != CHECKED || s->cursor == NULL || keel_mono_ns() < s->paused_until_ns)
         return;
-    while (s->cursor != NULL && s->in_flight < MAX_IN_FLIGHT) {
-        if (s->cursor->state == WAITING && !send_one(s, s->cursor))
-            return;
+    keel_link_cork(s->via->link);
+    while (s->cursor != NULL && s->in_flight < MAX_IN_FLIGHT && (s->cursor->state != WAITING || send_one(s, s->cursor)))
         s->cursor = s->cursor->next;
-    }
+    keel_link_uncork(s->via->link);
     s->is_urgent = s->cursor != NULL;
 }
 
