@@ -34,7 +34,7 @@ struct busy { /* a key with a record in hand that has not settled */
     struct busy *next;
     struct stream_in *s;
     char key[72];
-    struct item *first, *last; /* behind the holder */
+    struct item *holder, *first, *last; /* first, last: behind the holder */
 };
 
 struct item {
@@ -133,6 +133,7 @@ struct item *keel_in_find_id(const struct stream_in *s, struct keel_sid id);
 void keel_in_leave(struct item *it); /* takes it out of hand */
 void keel_in_queue(struct reader *r, struct item *it);
 void keel_in_queue_first(struct reader *r, struct item *it);
+void keel_in_queue_early(struct reader *r, struct item *it); /* before what came after it in its stream */
 void keel_in_bury(struct item *it, const char *reason);
 bool keel_in_hand_out(struct reader *r, int64_t slice_ns); /* true: there is more that could go on at once */
 struct stream_in *keel_in_stream(const struct keel_in *in, const char *name, bool is_share);

@@ -127,6 +127,31 @@ void keel_in_queue_first(struct reader *r, struct item *it)
     keel_bus_breathe(r->bus);
 }
 
+/* Both have ids of the same stream. */
+static bool is_earlier(const struct item *a, const struct item *b)
+{
+    return a->s == b->s && a->id.ms != 0 && b->id.ms != 0 && keel_sid_cmp(a->id, b->id) < 0;
+}
+
+void keel_in_queue_early(struct reader *r, struct item *it)
+{
+    struct item *before = NULL, *at = r->first;
+    while (at != NULL && !is_earlier(it, at)) {
+        before = at;
+        at = at->chain;
+    }
+    if (before == NULL) {
+        keel_in_queue_first(r, it);
+    } else if (at == NULL) {
+        keel_in_queue(r, it);
+    } else {
+        it->state = QUEUED;
+        it->chain = at;
+        before->chain = it;
+        keel_bus_breathe(r->bus);
+    }
+}
+
 static void queue_take(struct reader *r, struct item *it)
 {
     struct item *before = NULL;
@@ -168,6 +193,7 @@ static void busy_take(struct item *it)
     keel_assert(*at == NULL);
     it->busy = keel_alloc(1, sizeof *it->busy);
     it->busy->s = it->s;
+    it->busy->holder = it;
     memcpy(it->busy->key, it->h.key, sizeof it->busy->key);
     *at = it->busy;
 }
@@ -190,23 +216,48 @@ static void busy_leave(struct item *it)
     if (k->first == NULL)
         k->last = NULL;
     next->busy = k;
+    k->holder = next;
     keel_in_queue_first(it->s->reader, next);
 }
 
-/* true: it waits behind another of its key. */
+static void behind_add(struct busy *k, struct item *it)
+{
+    struct item *before = k->last, *at = NULL;
+    if (before != NULL && is_earlier(it, before)) {
+        for (before = NULL, at = k->first; !is_earlier(it, at); at = at->chain)
+            before = at;
+    }
+    it->state = BEHIND;
+    it->chain = at;
+    if (before != NULL)
+        before->chain = it;
+    else
+        k->first = it;
+    if (at == NULL)
+        k->last = it;
+}
+
+/*
+ * true: it waits behind another of its key. A record of a dead consumer may be earlier than what is in hand: then it goes
+ * before those that wait, and before the holder, too, while that only waits to be tried again.
+ */
 static bool busy_behind(struct item *it)
 {
     struct busy *k = it->busy != NULL ? NULL : *busy_at(it->s->reader, it);
     if (k == NULL)
         return false;
-    it->state = BEHIND;
-    it->chain = NULL;
-    if (k->last != NULL)
-        k->last->chain = it;
-    else
-        k->first = it;
-    k->last = it;
-    return true;
+    struct item *holder = k->holder;
+    if (holder->state != RETRYING || holder->retry_at_ns == 0 || !is_earlier(it, holder)) {
+        behind_add(k, it);
+        return true;
+    }
+    holder->busy = NULL;
+    holder->retry_at_ns = 0;
+    it->s->reader->waiting--;
+    behind_add(k, holder);
+    it->busy = k;
+    k->holder = it;
+    return false;
 }
 
 /* ---- items ---- */

@@ -21,7 +21,6 @@ enum { COUNT_CRITICAL = 16, COUNT_BULK = 256, BLOCK_MS = 1000 };
 
 #define BULK_SLICE_NS (200 * 1000)
 #define CRITICAL_SLICE_NS (1000 * 1000)
-#define CLAIM_EVERY_NS (30 * KEEL_S_NS)
 #define POSITION_NS (20 * KEEL_MS_NS)
 #define POSITION_IDLE_NS KEEL_MS_NS /* once everything in hand is handled, so that a replay need not wait */
 
@@ -117,6 +116,8 @@ static void accept_good(struct stream_in *s, const struct keel_entry *e, const s
         keel_bus_copy(it->h.stream, sizeof it->h.stream, s->name);
         if (is_whole && !m->holds_no_more && keel_in_hole_below(m, seq))
             keel_in_hold(m, it);
+        else if (origin == FROM_PENDING)
+            keel_in_queue_early(s->reader, it);
         else
             keel_in_queue(s->reader, it);
     }
@@ -392,7 +393,7 @@ void keel_in_second(struct keel_bus *b, int64_t now_ns)
     struct keel_in *in = b->in;
     bool claims = now_ns >= in->claim_at_ns;
     if (claims)
-        in->claim_at_ns = now_ns + CLAIM_EVERY_NS;
+        in->claim_at_ns = now_ns + b->rt->core->claim_idle_ms * KEEL_MS_NS / 2;
     for (size_t i = 0; i < in->n; i++) {
         struct reader *r = &in->readers[i];
         for (size_t k = 0; k < r->n && r->is_share && !in->is_stopped; k++) {

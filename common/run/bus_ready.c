@@ -12,8 +12,6 @@
 enum { PENDING_PAGE = 100 };
 
 #define FETCH_AFTER_NS (500 * KEEL_MS_NS)
-#define CLAIM_IDLE_NS (60 * KEEL_S_NS)
-#define CLAIM_IDLE_TEXT "60000"
 
 /* ---- getting a stream ready ---- */
 
@@ -285,17 +283,25 @@ static void on_taken_over(void *ctx, const struct redisReply *reply)
         keel_range_parse(reply, taken_over, s);
 }
 
+/* Longer than any deadline, in text for Redis: whose entries are older is dead, or will not act on them any more. */
+static void idle_text(const struct keel_bus *b, char buf[24])
+{
+    snprintf(buf, 24, "%lld", (long long)b->rt->core->claim_idle_ms);
+}
+
 static void on_others_pending(void *ctx, const struct redisReply *reply)
 {
     struct stream_in *s = ctx;
     struct keel_bus *b = s->reader->bus;
     size_t n = keel_reply_n(reply);
     struct keel_args a = {0};
+    char idle[24];
+    idle_text(b, idle);
     keel_arg(&a, "XCLAIM");
     keel_arg(&a, s->key);
     keel_arg(&a, b->group);
     keel_arg(&a, b->in->consumer);
-    keel_arg(&a, CLAIM_IDLE_TEXT);
+    keel_arg(&a, idle);
     for (size_t i = 0; i < n && i < PENDING_PAGE; i++) {
         const char *id;
         size_t len;
@@ -310,6 +316,8 @@ static void on_consumers(void *ctx, const struct redisReply *reply)
 {
     struct stream_in *s = ctx;
     struct keel_bus *b = s->reader->bus;
+    char idle[24];
+    idle_text(b, idle);
     for (size_t i = 0; i < keel_reply_n(reply) && !b->in->is_stopped; i++) {
         const struct redisReply *row = keel_reply_at(reply, i), *name = keel_reply_member(row, "name");
         struct keel_args a = {0};
@@ -319,13 +327,13 @@ static void on_consumers(void *ctx, const struct redisReply *reply)
         if (!keel_reply_text(name, &text, &len) || keel_reply_is(name, b->in->consumer) ||
             !keel_reply_int(keel_reply_member(row, "idle"), &idle_ms) ||
             !keel_reply_int(keel_reply_member(row, "pending"), &pending) || pending == 0 ||
-            idle_ms * KEEL_MS_NS < CLAIM_IDLE_NS)
+            idle_ms < b->rt->core->claim_idle_ms)
             continue;
         keel_arg(&a, "XPENDING");
         keel_arg(&a, s->key);
         keel_arg(&a, b->group);
         keel_arg(&a, "IDLE");
-        keel_arg(&a, CLAIM_IDLE_TEXT);
+        keel_arg(&a, idle);
         keel_arg(&a, "-");
         keel_arg(&a, "+");
         keel_arg(&a, "100");

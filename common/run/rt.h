@@ -48,6 +48,7 @@
     X(S, I64, buffer_interval_ms, "25", 1, 1000, "ms", "priority and normal records wait at most this long (plain: 100)") \
     X(S, I64, max_buffer_size, "50000", 64, 1000000, "records", "room of the outbox; an eighth is kept for critical")  \
     X(S, I64, max_deliveries, "5", 1, 100, "", "crashes while handling a record before it is a dead letter")           \
+    X(S, I64, claim_idle_ms, "60000", 100, 3600000, "ms", "a consumer silent for so long loses its records to others of its group") \
     X(S, I64, reader_window, "16384", 64, 1000000, "records", "how far a replay may be ahead of its slowest reader")   \
     X(S, STRS, priority_topics, KEEL_OPT, 0, 32, "", "prefixes of the critical and priority lanes; absent: E.critical, E.priority")
 KEEL_RECORD(keel_core_options, KEEL_CORE_OPTIONS);

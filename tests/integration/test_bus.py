@@ -355,6 +355,47 @@ class Always9(Redis9):
     redis_class = UnixRedis
 
 
+class Shared(Case):
+    """Two instances of one subscriber share its group."""
+
+    def env(self, role):
+        return {"CLAIM_IDLE_MS": "3000", **({"INSTANCE": "one"} if role == "portfolio" else {})}
+
+    def setUp(self):
+        super().setUp()
+        os.makedirs(os.path.join(self.folder, "two"))
+        self.c = Peer("portfolio", os.path.join(self.folder, "two"), self.redis.url,
+                      dict(self.b.env, INSTANCE="two"), free_port())
+        self.addCleanup(self.c.stop)
+        self.c.start()
+
+    def backlog(self, engine):
+        return self.counts(engine)["bus"]["backlog"]
+
+    def test_order_under_reclaim(self):
+        """The records of a killed instance come before later ones of their key that the other has in hand."""
+        for engine in (self.b, self.c):
+            engine.post("/hold", {"on": True})
+        for _ in range(10):
+            self.emit(6)
+        wait_for(lambda: self.backlog(self.b) + self.backlog(self.c) == 60, 30)
+        # The one that is killed must have had something, which is up to Redis.
+        killed, left = (self.b, self.c) if self.backlog(self.b) > 0 else (self.c, self.b)
+        killed.kill()
+        wait_for(lambda: self.backlog(left) == 60, 30, 0.1)
+        left.post("/hold", {"on": False})
+        path = os.path.join(os.path.dirname(left.log_path), "portfolio", "portfolio.db")
+
+        def got():
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as db:
+                return db.execute("SELECT portfolio, fill_no FROM got ORDER BY at").fetchall()
+        wait_for(lambda: len(got()) >= 60, 30, 0.1)
+        by_key = {}
+        for key, n in got():
+            by_key.setdefault(key, []).append(n)
+        self.assertEqual(by_key, {f"p{k}": [n for n in range(1, 61) if n % 5 == k] for k in range(5)})
+
+
 class Engines9(Case):
     def test_consumer(self):
         def trouble():
