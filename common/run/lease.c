@@ -37,7 +37,7 @@ struct keel_lease {
     /* with a standby to be: single writers with a Redis */
     struct keel_link *link;
     uv_timer_t tick;
-    bool has_tick, is_asking;
+    bool is_shared, has_tick, is_asking;
     int64_t ttl_ns, next_ns, sent_ns;
     uint64_t beats;
     char seen[160]; /* standby: the lease's value, and since when it has been that */
@@ -112,7 +112,7 @@ void keel_lease_look(struct keel_rt *rt)
 {
     if (rt->store != NULL && keel_store_fenced(rt->store))
         fenced();
-    rt->held_until_ns = rt->lease != NULL && rt->lease->link != NULL ? keel_mono_ns() + LOOK_NS : INT64_MAX;
+    rt->held_until_ns = keel_lease_is_shared(rt) ? keel_mono_ns() + LOOK_NS : INT64_MAX;
 }
 
 /* The lease's value: "ID EPOCH COUNT". */
@@ -267,7 +267,6 @@ static enum keel_status refuse_second(const struct keel_lease *l, char *err, siz
 enum keel_status keel_lease_open(struct keel_rt *rt, char *err, size_t cap)
 {
     const char *dir = rt->core->data_dir;
-    bool may_wait = rt->engine->single_writer && rt->core->redis_url[0] != '\0';
     struct keel_lease *l;
     if (!make_dirs(dir, rt->arena)) {
         snprintf(err, cap, "data_dir=%s: %s", dir, strerror(errno));
@@ -275,6 +274,7 @@ enum keel_status keel_lease_open(struct keel_rt *rt, char *err, size_t cap)
     }
     l = keel_alloc(1, sizeof *l);
     l->rt = rt;
+    l->is_shared = rt->engine->single_writer && rt->core->redis_url[0] != '\0';
     l->ttl_ns = rt->core->lease_ms * KEEL_MS_NS;
     rt->lease = l;
     rt->held_until_ns = INT64_MAX;
@@ -287,7 +287,7 @@ enum keel_status keel_lease_open(struct keel_rt *rt, char *err, size_t cap)
     }
     if (take_lock(l))
         return KEEL_OK;
-    if (!may_wait)
+    if (!l->is_shared)
         return refuse_second(l, err, cap);
     rt->standby = true;
     keel_log(KEEL_LOG_INFO, "standby", "active=%s", l->owner);
@@ -298,7 +298,7 @@ void keel_lease_watch(struct keel_rt *rt, void (*take_over)(struct keel_rt *rt))
 {
     struct keel_lease *l = rt->lease;
     char name[64];
-    if (!rt->engine->single_writer || rt->core->redis_url[0] == '\0')
+    if (!l->is_shared)
         return;
     l->take = take_over;
     snprintf(name, sizeof name, "nautilus-%.24s-hybrid-lease", rt->engine->name);
@@ -333,7 +333,7 @@ const char *keel_lease_owner(const struct keel_rt *rt)
 
 bool keel_lease_is_shared(const struct keel_rt *rt)
 {
-    return rt->lease != NULL && rt->lease->link != NULL;
+    return rt->lease != NULL && rt->lease->is_shared;
 }
 
 void keel_lease_stop(struct keel_rt *rt)
