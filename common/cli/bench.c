@@ -45,7 +45,7 @@ static const struct target {
     {"websocket", "topics", "GET", "/topics", NULL, 40, false},
 };
 
-enum { ENGINE, OP, CONNECTIONS, DURATION, RATE, WARM_UP, ORDERS, LIST, OFFSET, URL, METHOD, BODY, TARGET, CPU, SPIN, JSON, N };
+enum { ENGINE, OP, CONNECTIONS, DURATION, RATE, WARM_UP, ORDERS, LIST, OFFSET, URL, METHOD, BODY, TARGET, OBEY, CPU, SPIN, JSON, N };
 
 static const struct cli_opt opts[N] = {
     {"--engine", "NAME", "risk (default), ml, features, analytics, factor, portfolio, strategy, marketdata, websocket"},
@@ -61,6 +61,7 @@ static const struct cli_opt opts[N] = {
     {"--method", "M", "with --url (default GET, with --body POST)"},
     {"--body", "JSON", "with --url; {n} is a new number, {now} the time in ns, {c} the connection"},
     {"--target-ms", "MS", "what counts as within target (default: the operation's own)"},
+    {"--retry-after", NULL, "after 429 or 503 a connection waits as long as the answer says"},
     {"--cpu", "N", "run the load on this core"},
     {"--spin", NULL, "never sleep: a server that is not quite busy is then not charged for waking the load"},
     {"--json", NULL, "print one JSON object"},
@@ -229,6 +230,7 @@ static bool read_numbers(const char **val, struct load_conf *conf, double *targe
     conf->connections = (unsigned)connections;
     conf->cpu = (int)cpu;
     conf->spins = val[SPIN] != NULL;
+    conf->obeys = val[OBEY] != NULL;
     return true;
 }
 

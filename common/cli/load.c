@@ -21,7 +21,7 @@
 #include "keel/arena.h"
 #include "keel/status.h"
 
-enum { BUFFER = 64 * 1024, SLOTS = 16, EVENTS = 256, GRACE_S = 5 };
+enum { BUFFER = 64 * 1024, SLOTS = 16, EVENTS = 256, GRACE_S = 5, WAIT_NS = 10000000 };
 
 enum slot_kind { SLOT_N, SLOT_NOW, SLOT_CONNECTION };
 
@@ -34,10 +34,10 @@ struct client {
     int fd;
     unsigned index;
     bool is_busy;
-    int64_t due_ns;
+    int64_t due_ns, not_before_ns;
     size_t sent, got;
     size_t head_len, body_len;  /* of the answer; head_len 0: its header is not whole */
-    int status;
+    int status, retry_after_s;
     bool closes;
     char *request, *answer;     /* answer: made when one first comes in pieces */
     char *text;                 /* the answer in hand: answer, or the load's buffer */
@@ -251,10 +251,13 @@ static bool read_head(struct client *c)
     c->head_len = (size_t)(end - c->text) + 4;
     c->status = strncmp(c->text, "HTTP/1.", 7) == 0 ? (int)strtol(c->text + 9, NULL, 10) : 0;
     c->closes = false;
+    c->retry_after_s = 0;
     for (line = strstr(c->text, "\r\n"); line != NULL && line < end; line = strstr(line + 2, "\r\n")) {
         if (strncasecmp(line + 2, "Content-Length:", 15) == 0) {
             c->body_len = (size_t)strtoull(line + 17, NULL, 10);
             has_length = true;
+        } else if (strncasecmp(line + 2, "Retry-After:", 12) == 0) {
+            c->retry_after_s = (int)strtol(line + 14, NULL, 10);
         } else if (strncasecmp(line + 2, "Connection: close", 17) == 0) {
             c->closes = true;
         }
@@ -289,6 +292,8 @@ static void finish(struct load *l, struct client *c)
     int64_t now = mono_ns();
 
     note_answer(l, c, now);
+    if (l->conf->obeys && (c->status == 429 || c->status == 503))
+        c->not_before_ns = now + (int64_t)c->retry_after_s * 1000000000;
     if (c->closes) {
         hang_up(l, c);
         return;
@@ -354,7 +359,9 @@ static int64_t due_at(const struct load *l, uint64_t i)
 /* A client that is free asks what is due, or waits. */
 static void next(struct load *l, struct client *c, int64_t now)
 {
-    if (l->conf->rate <= 0 && now < l->end_ns)
+    if (now < c->not_before_ns)
+        l->idle[l->n_idle++] = c;
+    else if (l->conf->rate <= 0 && now < l->end_ns)
         ask(l, c, now);
     else if (l->conf->rate > 0 && l->n < l->due)
         ask(l, c, due_at(l, l->n++));
@@ -371,6 +378,19 @@ static void arm(struct load *l)
         timerfd_settime(l->timer, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
+/* Whoever is free and may ask: at the beginning, after a connection was closed, after a wait. */
+static void wake_idle(struct load *l)
+{
+    unsigned n = l->n_idle;
+    int64_t now = mono_ns();
+
+    if (l->conf->rate > 0 && l->n == l->due)
+        return;
+    l->n_idle = 0; /* each of them comes back at most once, so never onto one that was not looked at */
+    for (unsigned i = 0; i < n; i++)
+        next(l, l->idle[i], now);
+}
+
 static void on_schedule(struct load *l)
 {
     uint64_t times;
@@ -380,29 +400,16 @@ static void on_schedule(struct load *l)
         return;
     while (due_at(l, l->due) <= now && due_at(l, l->due) < l->end_ns)
         l->due++;
-    while (l->n_idle > 0 && l->n < l->due)
-        ask(l, l->idle[--l->n_idle], due_at(l, l->n++));
+    wake_idle(l);
     arm(l);
-}
-
-/* After answers that closed their connection, and at the beginning: whoever is free and has something to ask. */
-static void wake_idle(struct load *l)
-{
-    unsigned free_now = l->n_idle;
-
-    for (unsigned i = 0; i < free_now; i++) {
-        struct client *c = l->idle[--l->n_idle];
-        unsigned before = l->n_idle;
-        next(l, c, mono_ns());
-        if (l->n_idle > before)
-            return;
-    }
 }
 
 static void turn(struct load *l, int64_t until_ns)
 {
     struct epoll_event events[EVENTS];
     int64_t left = l->conf->spins ? 0 : until_ns - mono_ns();
+    if (l->n_idle > 0 && left > WAIT_NS && l->conf->rate <= 0)
+        left = WAIT_NS;
     int n = epoll_wait(l->epoll, events, EVENTS, left > 0 ? (int)(left / 1000000) + 1 : 0);
 
     for (int i = 0; i < n; i++) {

@@ -25,6 +25,7 @@ struct load_conf {
     double warm_up_s, seconds;   /* what is sent in the first is not counted */
     uint64_t target_ns;          /* 0: none */
     int cpu;                     /* core of this thread; -1: any */
+    bool obeys;                  /* after 429 or 503 a connection waits for the seconds that Retry-After names */
     bool spins;                  /* never sleeps, so a server is not charged for waking it; needs a core of its own */
 };
 

@@ -697,30 +697,91 @@ enum keel_status api_strategy_delete(struct keel_call *c)
 
 /* ---- orders ---- */
 
-static enum keel_status orders_read(struct keel_call *c)
+/*
+ * A page of rows as JSON. A thousand of them take milliseconds to print: more than a few are printed by a worker, so that
+ * an order never waits behind a list.
+ */
+enum { PAGE_INLINE = 10 };
+
+struct page {
+    const struct keel_rows *rows;
+    const char *name;
+    size_t n;
+    enum keel_status (*write)(struct keel_json *w, const char *const *cell);
+    struct keel_json w;
+};
+
+static enum keel_status page_work(void *job, const atomic_bool *stop)
 {
-    const struct orders_query *q = c->arg;
-    size_t n = 0, limit = (size_t)q->limit;
+    struct page *p = job;
+    enum keel_status st = KEEL_OK;
+
+    keel_json_arr(&p->w, NULL);
+    for (size_t i = 0; i < p->n && st == KEEL_OK && !atomic_load(stop); i++)
+        st = p->write(&p->w, &KEEL_CELL(p->rows, i, 0));
+    if (st == KEEL_OK)
+        keel_json_end(&p->w);
+    return st;
+}
+
+static enum keel_status page_printed(struct keel_call *c)
+{
+    struct page *p = c->ctx;
+
+    if (keel_wait_status(c) == KEEL_INTERNAL)
+        return keel_fail(c, KEEL_INTERNAL, "a row of the journal cannot be read");
+    if (keel_wait_status(c) != KEEL_OK)
+        return keel_wait_status(c);
+    keel_json_obj(&c->out, NULL);
+    keel_json_raw(&c->out, p->name, keel_json_text(&p->w), p->w.len);
+    keel_json_u64(&c->out, "count", p->n);
+    if (p->rows->n > p->n)
+        keel_json_i64(&c->out, "next", int_cell(KEEL_CELL(p->rows, p->n - 1, 0)));
+    else
+        keel_json_null(&c->out, "next");
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
+static enum keel_status page_of(struct keel_call *c, const char *name, int64_t limit,
+                                enum keel_status (*write)(struct keel_json *w, const char *const *cell))
+{
+    static const atomic_bool never;
+    struct page *p;
 
     if (keel_wait_status(c) != KEEL_OK)
         return read_failed(c);
-    keel_json_obj(&c->out, NULL);
-    keel_json_arr(&c->out, "orders");
-    for (; n < c->rows->n && n < limit; n++) {
-        struct strategy_entry *e = keel_alloc(1, sizeof *e);
-        struct keel_order r;
-        bool good = strategy_order_row(e, &KEEL_CELL(c->rows, n, 0)) == KEEL_OK;
+    p = keel_arena_alloc(c->arena, sizeof *p);
+    *p = (struct page){.rows = c->rows, .name = name, .write = write,
+                       .n = c->rows->n < (size_t)limit ? c->rows->n : (size_t)limit};
+    keel_json_init(&p->w, c->arena, 512);
+    c->ctx = p;
+    if (p->n > PAGE_INLINE)
+        return keel_await_work(c, page_work, p, page_printed);
+    if (page_work(p, &never) != KEEL_OK)
+        return keel_fail(c, KEEL_INTERNAL, "a row of the journal cannot be read");
+    return page_printed(c);
+}
 
-        strategy_order_record(e, &r);
-        keel_json_obj(&c->out, NULL);
-        keel_record_encode(&keel_order_fields, &r, &c->out);
-        keel_json_end(&c->out);
-        strategy_entry_free(e);
-        if (!good)
-            return keel_fail(c, KEEL_INTERNAL, "an order of the journal cannot be read");
-    }
-    end_list(c, n, c->rows->n > limit, n > 0 ? int_cell(KEEL_CELL(c->rows, n - 1, 0)) : 0);
-    return KEEL_OK;
+static enum keel_status write_order(struct keel_json *w, const char *const *cell)
+{
+    struct strategy_entry *e = keel_alloc(1, sizeof *e);
+    enum keel_status st = strategy_order_row(e, cell);
+    struct keel_order r;
+
+    strategy_order_record(e, &r);
+    keel_json_obj(w, NULL);
+    keel_record_encode(&keel_order_fields, &r, w);
+    keel_json_end(w);
+    strategy_entry_free(e);
+    return st == KEEL_OK ? KEEL_OK : KEEL_INTERNAL;
+}
+
+static enum keel_status orders_read(struct keel_call *c)
+{
+    const struct orders_query *q = c->arg;
+
+    return page_of(c, "orders", q->limit, write_order);
 }
 
 enum keel_status api_orders(struct keel_call *c)
@@ -841,10 +902,9 @@ enum keel_status api_orders_delete(struct keel_call *c)
 
 /* ---- fills ---- */
 
-static enum keel_status write_fill(struct keel_call *c, const char *const *cell)
+static enum keel_status write_fill(struct keel_json *w, const char *const *cell)
 {
     struct strategy_entry *e = keel_alloc(1, sizeof *e);
-    struct keel_json *w = &c->out;
     enum keel_status st = strategy_trade_row(e, cell);
 
     if (st == KEEL_OK) {
@@ -870,23 +930,14 @@ static enum keel_status write_fill(struct keel_call *c, const char *const *cell)
         keel_json_end(w);
     }
     strategy_entry_free(e);
-    return st;
+    return st == KEEL_OK ? KEEL_OK : KEEL_INTERNAL;
 }
 
 static enum keel_status fills_read(struct keel_call *c)
 {
     const struct list_query *q = c->arg;
-    size_t n = 0, limit = (size_t)q->limit;
 
-    if (keel_wait_status(c) != KEEL_OK)
-        return read_failed(c);
-    keel_json_obj(&c->out, NULL);
-    keel_json_arr(&c->out, "fills");
-    for (; n < c->rows->n && n < limit; n++)
-        if (write_fill(c, &KEEL_CELL(c->rows, n, 0)) != KEEL_OK)
-            return keel_fail(c, KEEL_INTERNAL, "a fill of the journal cannot be read");
-    end_list(c, n, c->rows->n > limit, n > 0 ? int_cell(KEEL_CELL(c->rows, n - 1, 0)) : 0);
-    return KEEL_OK;
+    return page_of(c, "fills", q->limit, write_fill);
 }
 
 enum keel_status api_fills(struct keel_call *c)

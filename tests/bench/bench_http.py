@@ -26,6 +26,7 @@ FILL = ('{"trade_id":"bench-{n}","venue":"bench","strategy_id":"manual","symbol"
         '"quantity":"0.0001","price":"61660","fee":{"amount":"0.002","currency":"USDT"},"ts_event":{now}}')
 QUOTE = ('{"data":[{"symbol":"BENCHUSDT","data_type":"quote","source":"bench","timestamp":{now},'
          '"data":{"bid":61659.7,"bid_size":2.311,"ask":"61659.8","ask_size":"0.874"}}]}')
+PREDICT = '{"symbol":"BTCUSDT","max_age_ms":86400000}'
 PRICES = json.dumps({"prices": [61650.1 + (i * 7 % 11) for i in range(32)], "volumes": [10.0 + i % 5 for i in range(32)],
                      "current_price": 61659.75, "spec": "1m"})
 VAR = {"positions": [{"symbol": "BTCUSDT", "market_value": 100000}]}
@@ -35,7 +36,7 @@ ENV = {"BAR_SPEC": "1s", "STALE_BARS": "1000", "PERIOD_S": "1"}
 OPS = (
     ("risk", "critical check, supplied", "/risk/critical-check/main", CHECK, 100, 2000),
     ("risk", "critical check, live order", "/risk/critical-check/main", LIVE, 100, 2000),
-    ("ml", "critical predict", "/ml/critical-predict/price_model", None, 5, 2000),
+    ("ml", "critical predict", "/ml/critical-predict/price_model", PREDICT, 5, 2000),
     ("strategy", "execute (journal, risk, venue)", "/strategies/manual/execute", ORDER, 50, 50),
     ("features", "calculate, 32 prices", "/features/calculate/BTCUSDT", PRICES, 50, 2000),
     ("analytics", "realtime, standard", "/analytics/realtime/main", '{"complexity":"standard"}', 200, 500),
@@ -206,9 +207,11 @@ def beside_jobs(world, runs, seconds, goals):
                   ("beside / idle", "", series["ratio"].text("{:.2f}"))])
 
 
-def predict_body(ml):
-    weights = [v for v in ml.get("/models/price_model").json["versions"] if v["serving"]][0]["weights"]
-    return json.dumps({"features": dict(zip(weights["inputs"], weights["mean"])), "current_price": 61659.75})
+def lift_order_rate(world):
+    """The default limit is far below what is measured here."""
+    got = world["risk"].post("/risk/limits", {"limit_id": "default_order_rate", "limit_type": "order_rate",
+                                              "limit_value": 1024})
+    assert got.status < 300, got
 
 
 def main():
@@ -218,12 +221,11 @@ def main():
     p.add_argument("--peers-only", action="store_true")
     a = p.parse_args()
     goals, tables = Goals(), []
-    global OPS
     with World(["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"], env=ENV) as w:
         if not a.peers_only:
             w.session(150)
             wait_for(lambda: w["ml"].get("/models").json["models"][0]["status"] == "ready", 60, 0.2)
-            OPS = tuple(op if op[3] else (*op[:3], predict_body(w["ml"]), *op[4:]) for op in OPS)
+            lift_order_rate(w)
         peers, n_health, n_check = start_peers(w)
         risk = w["risk"]
         health = [Server("keel", risk, "/health")] + [

@@ -75,12 +75,14 @@ class World:
         wait_for(lambda: md.get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 120, 0.1)
 
 
-def load_argv(port, path, body=None, connections=16, seconds=0.4, rate=None, warm_up=0.1, target_ms=None, core=LOAD_CORE):
+def load_argv(port, path, body=None, connections=16, seconds=0.4, rate=None, warm_up=0.1, target_ms=None, core=LOAD_CORE,
+              obeys=False):
     argv = [os.path.join(BIN, "keel"), "bench", "--json", "--url", f"http://127.0.0.1:{port}{path}",
             "--connections", str(connections), "--duration", str(seconds), "--warm-up", str(warm_up)]
     for option, value in (("--body", body), ("--rate", rate), ("--target-ms", target_ms), ("--cpu", core)):
         if value is not None:
             argv += [option, str(value)]
+    argv += ["--retry-after"] if obeys else []
     return argv + (["--spin"] if core is not None and core != SERVER_CORE else [])
 
 
@@ -94,10 +96,10 @@ def load(*args, **named):
 
 
 class Background:
-    """Load that goes on until it is stopped."""
+    """Load that goes on until it is stopped; like any good client it waits when it is told to."""
 
     def __init__(self, *args, seconds=3600, **named):
-        self.p = subprocess.Popen(load_argv(*args, seconds=seconds, **named), stdout=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen(load_argv(*args, seconds=seconds, obeys=True, **named), stdout=subprocess.DEVNULL)
 
     def __enter__(self):
         return self
@@ -105,7 +107,6 @@ class Background:
     def __exit__(self, *why):
         self.p.kill()
         self.p.wait()
-        self.p.stdout.close()
 
 
 def cpu_ns(pid):

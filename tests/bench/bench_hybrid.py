@@ -1,0 +1,121 @@
+"""Hybrid against plain: critical operations at a fixed rate while bulk work saturates the same engine.
+
+    bench_hybrid.py [--runs N] [--seconds S] [--engine NAME]
+
+Two systems stand side by side, the same binaries and data, one with ENABLE_HYBRID=false; they take turns, so a slow spell of
+the machine falls on both. Bulk is a closed loop of clients that wait when a refusal tells them to; nothing is pinned, the
+engine has every core. Latency counts from the schedule.
+"""
+import argparse
+import contextlib
+import json
+import sys
+
+from bench_http import CHECK, ENV, ORDER, PREDICT, lift_order_rate
+from world import Background, Goals, Series, World, finish, load, ratio, table, wait_for
+
+ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
+MODES = ("hybrid", "plain")
+VAR = json.dumps({"positions": [{"symbol": "BTCUSDT", "market_value": 100000}],
+                  "returns": [((i * 7919) % 2003 - 1001) * 1e-5 for i in range(4000)]})
+
+
+class Case:
+    """One engine: its critical operation at a rate, and what keeps it busy: (path, body, clients) each."""
+
+    def __init__(self, engine, path, body, rate, target_ms, goal, bulk, what):
+        self.engine, self.path, self.body, self.rate, self.target_ms = engine, path, body, rate, target_ms
+        self.goal, self.bulk, self.what = goal, bulk, what
+        self.seen = {(mode, load, figure): Series() for mode in MODES for load in ("idle", "bulk")
+                     for figure in ("p50", "p99", "within")}
+
+    def measure(self, world, mode, seconds, busy):
+        port = world[self.engine].port
+        with contextlib.ExitStack() as stack:
+            for path, body, clients in self.bulk if busy else ():
+                stack.enter_context(Background(port, path, body, clients, core=None))
+            got = load(port, self.path, self.body, 4, seconds, rate=self.rate, warm_up=0.5, target_ms=self.target_ms,
+                       core=None)
+        name = "bulk" if busy else "idle"
+        bad = sum(n for code, n in got["status"].items() if not code.startswith("2"))
+        asked = max(1, got["answered"] + got["unanswered"] + got["broken"])
+        # What was refused or not answered was not within target, whatever time it took.
+        within = max(0, got["answered"] - max(got["over_target"], bad))
+        self.seen[mode, name, "p50"].add(got["p50_us"])
+        self.seen[mode, name, "p99"].add(got["p99_us"])
+        self.seen[mode, name, "within"].add(100 * within / asked)
+
+    def rows(self):
+        for name in ("idle", "bulk"):
+            for mode in MODES:
+                p50, p99, within = (self.seen[mode, name, f] for f in ("p50", "p99", "within"))
+                better = ratio(self.seen["plain", name, "p99"], self.seen["hybrid", name, "p99"]).text("{:.2f}") \
+                    if mode == "hybrid" else ""
+                yield (self.engine, name, mode, p50.text(), p99.text(), within.text("{:.2f}"), better)
+
+    def judge(self, goals):
+        h50, h99 = self.seen["hybrid", "idle", "p50"], self.seen["hybrid", "idle", "p99"]
+        busy, plain = self.seen["hybrid", "bulk", "p99"], self.seen["plain", "bulk", "p99"]
+        better, idle = ratio(plain, busy), ratio(h50, self.seen["plain", "idle", "p50"])
+        worse = ratio(busy, h99)
+        good = self.seen["hybrid", "bulk", "within"].median
+        goals.add(f"{self.engine} under bulk, plain's p99 / hybrid's", f">= {self.goal}x", better.text("{:.2f}x"),
+                  better.median >= self.goal and good >= 99)
+        goals.add(f"{self.engine} unloaded, hybrid's p50 / plain's", "<= 1.05x", idle.text("{:.2f}x"), idle.median <= 1.05)
+        goals.add(f"{self.engine} hybrid p99 under bulk / idle", "<= 2x", worse.text("{:.2f}x"), worse.median <= 2)
+        goals.add(f"{self.engine} hybrid p99 under bulk within target", f"<= {self.target_ms} ms, 99 % answered in it",
+                  f"{busy.median / 1000:.2f} ms, {good:.2f} %", busy.median <= self.target_ms * 1000 and good >= 99)
+
+
+def cases():
+    batch = json.dumps({"model_id": "price_model", "inputs": [json.loads(PREDICT)] * 50})
+    return [
+        Case("strategy", "/strategies/manual/execute", ORDER, 50, 50, 3.3,
+             [("/orders?limit=1000", None, 8), ("/fills?after=0&limit=1000", None, 4)],
+             "orders through risk, journal and paper venue; bulk: 12 clients reading pages of 1,000 orders and fills"),
+        Case("risk", "/risk/critical-check/main", CHECK, 300, 100, 5.7, [("/risk/portfolio-var/main", VAR, 12)],
+             "critical check; bulk: 12 clients of a value at risk over 4,000 supplied returns"),
+        Case("analytics", "/analytics/realtime/main", '{"complexity":"simple"}', 100, 200, 4.8,
+             [("/analytics/realtime/main", '{"complexity":"institutional"}', 8),
+              ("/analytics/performance/main", '{"period_days":36500}', 4)],
+             "realtime, simple; bulk: 8 clients of institutional reports, 4 of performance over the whole curve"),
+        Case("ml", "/ml/critical-predict/price_model", PREDICT, 300, 5, 3.7, [("/ml/batch-inference", batch, 12)],
+             "critical predict; bulk: 12 clients of batches of 50 predictions"),
+    ]
+
+
+def prepare(world):
+    world.session(240)
+    wait_for(lambda: world["ml"].get("/models").json["models"][0]["status"] == "ready", 60, 0.2)
+    lift_order_rate(world)
+    # Thousands of orders to list; below the limit of 1,024 a second that risk can count.
+    load(world["strategy"].port, "/strategies/manual/execute", ORDER, 32, 4.0, rate=800, core=None)
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--runs", type=int, default=5)
+    p.add_argument("--seconds", type=float, default=2.0)
+    p.add_argument("--engine")
+    a = p.parse_args()
+    goals = Goals()
+    with World(ENGINES, True, False, ENV) as hybrid, World(ENGINES, False, False, ENV) as plain:
+        worlds = {"hybrid": hybrid, "plain": plain}
+        for w in worlds.values():
+            prepare(w)
+        chosen = [c for c in cases() if a.engine in (None, c.engine)]
+        for r in range(a.runs):
+            for c in chosen:
+                for busy in (False, True):
+                    for mode in MODES if r % 2 == 0 else MODES[::-1]:
+                        c.measure(worlds[mode], mode, a.seconds, busy)
+        for c in chosen:
+            c.judge(goals)
+        text = "\n".join(f"* {c.engine}, {c.rate}/s, target {c.target_ms} ms: {c.what}." for c in chosen)
+        finish(goals, [text + "\n", table("Critical operations at a fixed rate, engine idle and saturated with bulk work",
+                                          ("engine", "load", "mode", "p50 us", "p99 us", "within target, %",
+                                           "plain p99 / hybrid p99"), [r for c in chosen for r in c.rows()])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
