@@ -38,6 +38,9 @@ class Case:
                        core=None)
         name = "bulk" if busy else "idle"
         bad = sum(n for code, n in got["status"].items() if not code.startswith("2"))
+        if bad:
+            print(f"{self.engine} {mode} {name}: {bad} of {got['answered']} not 2xx, the first: {got['sample'][:300]}",
+                  file=sys.stderr)
         asked = max(1, got["answered"] + got["unanswered"] + got["broken"])
         # What was refused or not answered was not within target, whatever time it took.
         within = max(0, got["answered"] - max(got["over_target"], bad))

@@ -73,6 +73,10 @@ class World:
         got = md.post("/feeds", {"kind": "simulate", "seed": 7, "duration_s": seconds, "speed": 0})
         assert got.status < 300, got
         wait_for(lambda: md.get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 120, 0.1)
+        # Then a slow one, so that marks stay fresh while the benchmarks run.
+        got = md.post("/feeds", {"kind": "simulate", "seed": 8, "duration_s": 36000, "speed": 1,
+                                 "start": "2026-01-02T20:30:00Z"})
+        assert got.status < 300, got
 
 
 def load_argv(port, path, body=None, connections=16, seconds=0.4, rate=None, warm_up=0.1, target_ms=None, core=LOAD_CORE,
