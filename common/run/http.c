@@ -37,6 +37,7 @@ enum {
     SWEEP_MS = 250,
     MAX_RUNS = 8,
     ARENA_BYTES = 2048,
+    BULK_SLICE_NS = 200000,    /* of a turn of the loop for calls that are not urgent, and at least one of them */
     SPARE_ARENAS = 64,
     N_PREBUILT = 3
 };
@@ -52,6 +53,9 @@ struct connection {
     int64_t since_ns, answered_ns; /* answered_ns: when the answer before had left; 0: there was none */
     bool over;                 /* came when max_connections were there */
     bool asked, suspended;     /* the call was made; it has not answered yet */
+    bool is_deferred;          /* suspended, the call is still to be made */
+    struct connection *next_deferred;
+    int64_t came_ns;           /* of the request in hand, once it is whole */
     /* the request in hand */
     struct keel_arena *arena;  /* NULL between requests */
     const struct keel_op *op;
@@ -92,6 +96,9 @@ struct keel_http {
     struct prebuilt prebuilt[N_PREBUILT];
     /* when what this turn of the loop reads had arrived at the latest: see Tracker in system.md 3 */
     int64_t prepare_ns, turn_ns, arrived_ns;
+    struct connection *deferred, **last_deferred; /* in the order they came */
+    int64_t bulk_ns;           /* what calls that are not urgent have taken of this turn */
+    uv_idle_t spin;            /* keeps the loop from blocking while there are deferred ones */
     int64_t run_ns;            /* when the server last began to run: near enough for phases, which last seconds */
     int64_t date_s;            /* second of date */
     char date[32];
@@ -121,6 +128,7 @@ static void stamp_turn(struct keel_http *h)
 /* ---- running the server ---- */
 
 static void on_timer(uv_timer_t *timer);
+static void call_deferred(struct keel_http *h, int64_t slice_ns);
 
 /* The server itself would print one for every answer. */
 static void print_date(struct keel_http *h)
@@ -182,6 +190,8 @@ static void on_check(uv_check_t *check)
     struct keel_http *h = check->data;
 
     stamp_turn(h);
+    h->bulk_ns = 0;
+    call_deferred(h, BULK_SLICE_NS);
     if (h->again)
         run(h);
 }
@@ -251,6 +261,8 @@ static void end_request(struct connection *c)
         keel_arena_free(c->arena);
     }
     c->arena = NULL;
+    if (c->asked)
+        c->answered_ns = keel_mono_ns();
     c->op = NULL;
     c->body = NULL;
     c->body_len = c->body_cap = c->seen = 0;
@@ -258,7 +270,6 @@ static void end_request(struct connection *c)
     h->n_requests_in_hand--;
     if (c->phase != PHASE_CUT)
         enter(c, PHASE_IDLE);
-    c->answered_ns = c->since_ns;
 }
 
 static void open_connection(struct keel_http *h, struct MHD_Connection *mhd, void **slot)
@@ -796,25 +807,89 @@ static void take_body(struct connection *c, const char *data, size_t n)
         cut(c);
 }
 
+/*
+ * Urgent calls are made as their requests are read. Of the others a turn of the loop makes as many as fit into its slice;
+ * the rest wait, in order, and urgent requests that come meanwhile pass them. A guard without lanes takes all in order.
+ */
+static bool is_deferrable(const struct connection *c)
+{
+    const struct keel_rt *rt = c->h->rt;
+
+    return rt->guard->hybrid && c->op->level >= KEEL_NORMAL && c->op->on.kind == KEEL_ON_HTTP &&
+           !(c->op->flags & KEEL_MUST) && !rt->draining && !c->h->is_quiesced;
+}
+
+static void call_now(struct connection *c)
+{
+    struct keel_http *h = c->h;
+    int64_t began_ns = is_deferrable(c) ? keel_mono_ns() : 0;
+
+    if (strcmp(c->request.method, "HEAD") == 0)
+        c->request.method = "GET"; /* the server leaves the body out */
+    c->request.body = c->body != NULL ? c->body : "";
+    c->request.body_len = c->body_len;
+    c->request.arrived_ns = c->came_ns;
+    if (c->op->on.kind == KEEL_ON_WS)
+        c->request.ws = c->ws = keel_ws_new(h->rt, c->op);
+    keel_call_http(h->rt, c->op, &c->request, on_answer, c);
+    if (began_ns > 0)
+        h->bulk_ns += keel_mono_ns() - began_ns;
+}
+
+static void wait_for_answer(struct connection *c)
+{
+    c->suspended = true;
+    c->h->n_suspended++;
+    MHD_suspend_connection(c->mhd);
+}
+
+static void on_spin(uv_idle_t *spin)
+{
+    (void)spin;
+}
+
+static void defer(struct connection *c)
+{
+    struct keel_http *h = c->h;
+
+    c->is_deferred = true;
+    c->next_deferred = NULL;
+    if (h->deferred == NULL)
+        h->last_deferred = &h->deferred;
+    *h->last_deferred = c;
+    h->last_deferred = &c->next_deferred;
+    uv_idle_start(&h->spin, on_spin);
+    wait_for_answer(c);
+}
+
+/* A suspended connection cannot close, so all of them are still there. */
+static void call_deferred(struct keel_http *h, int64_t slice_ns)
+{
+    while (h->deferred != NULL && h->bulk_ns < slice_ns) {
+        struct connection *c = h->deferred;
+        h->deferred = c->next_deferred;
+        c->is_deferred = false;
+        call_now(c);
+    }
+    if (h->deferred == NULL)
+        uv_idle_stop(&h->spin);
+}
+
 static enum MHD_Result make_call(struct connection *c)
 {
     struct keel_http *h = c->h;
 
     c->asked = true;
     enter(c, PHASE_ANSWER);
-    if (strcmp(c->request.method, "HEAD") == 0)
-        c->request.method = "GET"; /* the server leaves the body out */
-    c->request.body = c->body != NULL ? c->body : "";
-    c->request.body_len = c->body_len;
-    c->request.arrived_ns = c->answered_ns > h->arrived_ns ? c->answered_ns : h->arrived_ns;
-    if (c->op->on.kind == KEEL_ON_WS)
-        c->request.ws = c->ws = keel_ws_new(h->rt, c->op);
-    keel_call_http(h->rt, c->op, &c->request, on_answer, c);
+    c->came_ns = c->answered_ns > h->arrived_ns ? c->answered_ns : h->arrived_ns;
+    if ((h->deferred != NULL || h->bulk_ns >= BULK_SLICE_NS) && is_deferrable(c)) {
+        defer(c);
+        return MHD_YES;
+    }
+    call_now(c);
     if (c->response != NULL)
         return queue_response(c);
-    c->suspended = true;
-    h->n_suspended++;
-    MHD_suspend_connection(c->mhd);
+    wait_for_answer(c);
     return MHD_YES;
 }
 
@@ -981,7 +1056,8 @@ static void start_handles(struct keel_http *h)
     uv_timer_init(loop, &h->sweep);
     uv_prepare_init(loop, &h->prepare);
     uv_check_init(loop, &h->check);
-    h->poll.data = h->timer.data = h->sweep.data = h->prepare.data = h->check.data = h;
+    uv_idle_init(loop, &h->spin);
+    h->spin.data = h->poll.data = h->timer.data = h->sweep.data = h->prepare.data = h->check.data = h;
     uv_poll_start(&h->poll, UV_READABLE, on_readable);
     uv_timer_start(&h->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
     uv_prepare_start(&h->prepare, on_prepare);
@@ -1020,6 +1096,7 @@ void keel_http_quiesce(struct keel_rt *rt)
 
     if (h == NULL || h->is_quiesced)
         return;
+    call_deferred(h, INT64_MAX);
     h->is_quiesced = true;
     fd = MHD_quiesce_daemon(h->daemon);
     if (fd != MHD_INVALID_SOCKET)
@@ -1047,7 +1124,7 @@ void keel_http_close(struct keel_rt *rt)
     keel_assert(h->n_suspended == 0); /* the server aborts otherwise */
     run(h);
     uv_handle_t *handles[] = {(uv_handle_t *)&h->poll, (uv_handle_t *)&h->timer, (uv_handle_t *)&h->sweep,
-                              (uv_handle_t *)&h->prepare, (uv_handle_t *)&h->check};
+                              (uv_handle_t *)&h->prepare, (uv_handle_t *)&h->check, (uv_handle_t *)&h->spin};
     h->n_closing = (int)KEEL_COUNT(handles);
     for (size_t i = 0; i < KEEL_COUNT(handles); i++)
         uv_close(handles[i], on_closed);

@@ -72,7 +72,11 @@ class World:
         md = self["marketdata"]
         got = md.post("/feeds", {"kind": "simulate", "seed": 7, "duration_s": seconds, "speed": 0})
         assert got.status < 300, got
-        wait_for(lambda: md.get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 120, 0.1)
+
+        def is_over():
+            feeds = md.get("/feeds").json.get("feeds")
+            return feeds and feeds[0]["state"] == "COMPLETED"
+        wait_for(is_over, 120, 0.1)
         # Then a slow one, so that marks stay fresh while the benchmarks run.
         got = md.post("/feeds", {"kind": "simulate", "seed": 8, "duration_s": 36000, "speed": 1,
                                  "start": "2026-01-02T20:30:00Z"})
