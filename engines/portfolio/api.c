@@ -577,6 +577,9 @@ enum {
     ENTRY_KIND,
     ENTRY_REF,
     ENTRY_TS,
+    ENTRY_ORDER,
+    ENTRY_TRACE,
+    ENTRY_BOOKED,
     POSTING_ACCOUNT,
     POSTING_SYMBOL,
     POSTING_CURRENCY,
@@ -594,6 +597,11 @@ static size_t write_entry(struct keel_call *c, size_t row)
     keel_json_str(w, "kind", KEEL_CELL(r, row, ENTRY_KIND));
     keel_json_str(w, "ref", KEEL_CELL(r, row, ENTRY_REF));
     keel_json_time(w, "ts_event", int_cell(KEEL_CELL(r, row, ENTRY_TS)));
+    if (KEEL_CELL(r, row, ENTRY_ORDER) != NULL) {
+        keel_json_str(w, "client_order_id", KEEL_CELL(r, row, ENTRY_ORDER));
+        keel_json_str(w, "trace_id", KEEL_CELL(r, row, ENTRY_TRACE));
+        keel_json_time(w, "booked_at", int_cell(KEEL_CELL(r, row, ENTRY_BOOKED)));
+    }
     keel_json_arr(w, "postings");
     for (; row < r->n && strcmp(KEEL_CELL(r, row, ENTRY_ID), id) == 0; row++) {
         if (KEEL_CELL(r, row, POSTING_ACCOUNT) == NULL)
@@ -647,12 +655,15 @@ enum keel_status api_ledger(struct keel_call *c)
         return no_portfolio(c, arg->portfolio_id);
     return keel_await_read(
         c,
-        "SELECT e.entry_id, e.kind, e.ref, e.ts_event, p.account, p.symbol, p.currency, p.amount"
-        " FROM (SELECT * FROM entry WHERE portfolio_id = ? AND entry_id < ? ORDER BY entry_id DESC "
-        "LIMIT ?)"
-        " e LEFT JOIN posting p ON p.entry_id = e.entry_id ORDER BY e.entry_id DESC, p.no",
-        "sii", ledger_read, arg->portfolio_id, arg->has_after ? arg->after : INT64_MAX,
-        arg->limit + 1);
+        "SELECT e.entry_id, e.kind, e.ref, e.ts_event, o.client_order_id, o.trace_id, o.booked_ns,"
+        " p.account, p.symbol, p.currency, p.amount"
+        " FROM (SELECT * FROM entry WHERE portfolio_id = ?1 AND entry_id < ?2 AND (?4 IS NULL OR"
+        " entry_id IN (SELECT entry_id FROM origin WHERE portfolio_id = ?1 AND client_order_id = ?4))"
+        " ORDER BY entry_id DESC LIMIT ?3) e"
+        " LEFT JOIN origin o ON o.entry_id = e.entry_id"
+        " LEFT JOIN posting p ON p.entry_id = e.entry_id ORDER BY e.entry_id DESC, p.no",
+        "siis", ledger_read, arg->portfolio_id, arg->has_after ? arg->after : INT64_MAX,
+        arg->limit + 1, arg->has_client_order_id ? arg->client_order_id : NULL);
 }
 
 /* ---- performance ---- */

@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "keel/clock.h"
 #include "keel/log.h"
 #include "ops.h"
 
@@ -138,6 +139,17 @@ static enum keel_status fill_again(struct keel_call *c, const struct portfolio *
     return keel_await_store(c, t, fill_stored);
 }
 
+/* Which order and trace an entry is of, and when it was written by the machine's clock. */
+static void put_origin(struct keel_txn *t, struct keel_call *c, const struct portfolio *p)
+{
+    const struct fill_ctx *x = c->ctx;
+    const struct keel_fill *f = c->arg;
+    keel_txn_exec(t,
+                  "INSERT INTO origin (entry_id, portfolio_id, client_order_id, trace_id, booked_ns)"
+                  " VALUES (?, ?, ?, ?, ?)",
+                  "isssi", x->entry_id, p->id, f->client_order_id, keel_trace_id(c), keel_wall_ns());
+}
+
 static struct keel_txn *fill_rows(struct keel_call *c, struct portfolio *p)
 {
     enum { FILL = 1 }; /* of the adjustment's kinds */
@@ -153,6 +165,7 @@ static struct keel_txn *fill_rows(struct keel_call *c, struct portfolio *p)
     x->fills = p->fills + 1;
     x->entry_id = portfolio_put_entry(t, s, p, "fill", ref, f->symbol, &x->plan, f->ts_event,
                                       c->rec->ts_recv);
+    put_origin(t, c, p);
     keel_txn_exec(
         t,
         f->has_fill_no

@@ -67,7 +67,8 @@ KEEL_RECORD(portfolio_opening, PORTFOLIO_OPENING);
 #define PORTFOLIO_LEDGER(X, S)                                                                     \
     PORTFOLIO_ONE(X, S)                                                                            \
     X(S, I64, limit, "100", 1, KEEL_LIST_MAX, "", "most entries of the answer")                    \
-    X(S, I64, after, KEEL_OPT, 1, 0, "", "next of the answer before")
+    X(S, I64, after, KEEL_OPT, 1, 0, "", "next of the answer before")                              \
+    X(S, STR, client_order_id, KEEL_OPT, 1, 64, "", "only of this order's fills")
 KEEL_RECORD(portfolio_ledger, PORTFOLIO_LEDGER);
 
 #define PORTFOLIO_PERIOD(X, S)                                                                     \

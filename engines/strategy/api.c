@@ -13,6 +13,7 @@
 KEEL_RECORD_TABLE(strategy_options, STRATEGY_OPTIONS);
 KEEL_RECORD_TABLE(strategy_parameters, STRATEGY_PARAMETERS);
 KEEL_RECORD_TABLE(execute_request, EXECUTE_REQUEST);
+KEEL_RECORD_TABLE(execute_internal, EXECUTE_INTERNAL);
 KEEL_RECORD_TABLE(strategy_request, STRATEGY_REQUEST);
 KEEL_RECORD_TABLE(strategy_path, STRATEGY_PATH);
 KEEL_RECORD_TABLE(deploy_request, DEPLOY_REQUEST);
@@ -818,6 +819,7 @@ static enum keel_status order_read(struct keel_call *c)
     if (e == NULL)
         return keel_fail(c, KEEL_INTERNAL, "the journal's row of %s cannot be read",
                          p->client_order_id);
+    e->decision = KEEL_CELL(c->rows, 0, STRATEGY_DECISION_COLUMN);
     strategy_order_write(e, &c->out, NULL);
     strategy_entry_free(e);
     return KEEL_OK;

@@ -95,8 +95,9 @@ static uint64_t short_name(const char *a, const char *b)
 
 /* What a signal comes from. */
 struct cause {
-    const char *symbol, *prediction_id; /* prediction_id: NULL for a vector */
-    int64_t as_of, bid, ask;            /* bid, ask: 0 when there is none */
+    const char *symbol, *prediction_id;
+    const struct keel_vector *vector; /* NULL: of the prediction, which is the record at hand */
+    int64_t as_of, bid, ask;          /* bid, ask: 0 when there is none */
 };
 
 /* The same cause makes the same id, so a repeated one makes no second order. */
@@ -127,12 +128,55 @@ static bool find_inputs(const struct strategy_def *d, const struct keel_vector *
     return n > 0 && found == n;
 }
 
+static void write_inputs(struct keel_json *w, const struct strategy_def *d, const struct keel_vector *v)
+{
+    char name[SIGNAL_INPUTS][SIGNAL_NAME_LEN];
+    size_t n = signal_inputs(&d->rule, name);
+
+    keel_json_obj(w, "vector");
+    keel_json_str(w, "spec", v->spec);
+    keel_json_time(w, "ts_close", v->ts_close);
+    keel_json_dec(w, "close", v->close);
+    keel_json_str(w, "schema_hash", v->schema_hash);
+    keel_json_obj(w, "features");
+    for (size_t k = 0; k < n; k++)
+        for (size_t i = 0; i < v->n_features; i++)
+            if (strcmp(v->features[i].name, name[k]) == 0)
+                keel_json_f64(w, name[k], v->features[i].value);
+    keel_json_end(w);
+    keel_json_end(w);
+}
+
+/* What the signal rests on: the inputs of its rule and the bar they are of, or the prediction, and the quote its limit is set by. */
+static const char *basis_of(struct keel_call *c, const struct strategy_def *d, const struct cause *of,
+                            const struct signal_wish *wish)
+{
+    struct keel_json w;
+
+    keel_json_init(&w, c->arena, 512);
+    keel_json_obj(&w, NULL);
+    keel_json_str(&w, "reason", wish->reason);
+    keel_json_obj(&w, "quote");
+    if (of->bid > 0)
+        keel_json_dec(&w, "bid", of->bid);
+    if (of->ask > 0)
+        keel_json_dec(&w, "ask", of->ask);
+    keel_json_str(&w, "seen", of->vector != NULL && of->vector->has_bid && of->vector->has_ask ? "with the vector" : "by strategy");
+    keel_json_end(&w);
+    if (of->vector != NULL)
+        write_inputs(&w, d, of->vector);
+    else
+        keel_json_raw(&w, "prediction", c->raw, c->raw_len);
+    keel_json_end(&w);
+    return keel_json_text(&w);
+}
+
 #define PUT(out, field, v) ((out)->field = (v), (out)->has_##field = true)
 
 static enum keel_status order_of_signal(struct keel_call *c, const struct strategy_def *d,
                                         const struct cause *of, const struct signal_wish *wish)
 {
-    struct execute_request r = {0};
+    struct execute_internal in = {.has_request = true};
     struct keel_signal out = {0};
     const char *id = signal_id(c, d, of);
     int64_t price = 0;
@@ -146,23 +190,26 @@ static enum keel_status order_of_signal(struct keel_call *c, const struct strate
     PUT(&out, quantity, wish->quantity);
     PUT(&out, reason, wish->reason);
     PUT(&out, client_order_id, id);
-    if (of->prediction_id != NULL)
+    if (of->vector == NULL)
         PUT(&out, prediction_id, of->prediction_id);
-    PUT(&r, strategy_id, d->id);
-    PUT(&r, client_order_id, id);
-    PUT(&r, symbol, of->symbol);
-    PUT(&r, side, (int)wish->side);
-    PUT(&r, quantity, wish->quantity);
-    PUT(&r, order_type, (int)d->order_type);
+    PUT(&in.request, strategy_id, d->id);
+    PUT(&in.request, client_order_id, id);
+    PUT(&in.request, symbol, of->symbol);
+    PUT(&in.request, side, (int)wish->side);
+    PUT(&in.request, quantity, wish->quantity);
+    PUT(&in.request, order_type, (int)d->order_type);
     if (d->order_type == ORDER_LIMIT)
-        PUT(&r, price, price);
-    PUT(&r, time_in_force, (int)d->tif);
-    PUT(&r, valid_ms, d->valid_ms);
+        PUT(&in.request, price, price);
+    PUT(&in.request, time_in_force, (int)d->tif);
+    PUT(&in.request, valid_ms, d->valid_ms);
+
+    PUT(&in, basis, basis_of(c, d, of, wish));
+    in.n_basis = strlen(in.basis);
 
     enum keel_status st =
         keel_publish(c, "strategy.priority.signal", of->symbol, of->as_of, 0, &out);
 
-    return st == KEEL_OK ? keel_spawn(c, "execute_internal", &r) : st;
+    return st == KEEL_OK ? keel_spawn(c, "execute_internal", &in) : st;
 }
 
 static bool trades(const struct strategy_def *d, const char *symbol)
@@ -224,6 +271,7 @@ static void consider_vector(struct keel_call *c, struct strategy_def *d,
     struct strategy_memory *m = memory_of(s, d, v->symbol);
     struct signal_view view = {.close = v->close};
     const struct cause of = {.symbol = v->symbol,
+                             .vector = v,
                              .as_of = v->ts_close,
                              .bid = v->has_bid ? v->bid : mark != NULL ? mark->bid : 0,
                              .ask = v->has_ask ? v->ask : mark != NULL ? mark->ask : 0};

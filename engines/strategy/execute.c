@@ -27,6 +27,9 @@ struct exec {
     bool sent;
     bool replayed;
     int64_t collar; /* > 0: bound of a MARKET order's price */
+    const char *basis;               /* JSON of what the signal rests on, or NULL */
+    int64_t asked_ns, answered_ns;   /* wall clock; 0: risk was not asked */
+    const struct keel_jval *decision; /* risk's, or NULL */
 };
 
 const char *const execute_fallbacks[] = {"reduce_only", NULL};
@@ -317,10 +320,41 @@ static enum keel_status exec_repeat(struct keel_call *c, struct strategy_entry *
     return exec_next(c);
 }
 
+/* Why the order is made, for its row: what it rests on, what risk said, and when (machine's clock). */
+static void note_decision(struct keel_call *c)
+{
+    enum { MOST = 8192 };
+    struct exec *x = c->ctx;
+    struct keel_json w;
+
+    keel_json_init(&w, c->arena, 1024);
+    keel_json_obj(&w, NULL);
+    keel_json_str(&w, "trace_id", keel_trace_id(c));
+    if (c->rec->ts_recv != 0)
+        keel_json_time(&w, "received_at", c->rec->ts_recv);
+    keel_json_time(&w, "decided_at", c->wall_ns);
+    if (x->basis != NULL)
+        keel_json_raw(&w, "basis", x->basis, strlen(x->basis));
+    if (x->asked_ns != 0) {
+        keel_json_obj(&w, "risk");
+        keel_json_time(&w, "asked_at", x->asked_ns);
+        keel_json_time(&w, "answered_at", x->answered_ns);
+        if (x->decision != NULL && x->decision->type == KEEL_JOBJ && x->decision->raw_len < MOST)
+            keel_json_raw(&w, "decision", x->decision->raw, x->decision->raw_len);
+        keel_json_end(&w);
+    }
+    keel_json_time(&w, "submitted_at", keel_wall_ns());
+    keel_json_end(&w);
+    x->as.decision = keel_json_text(&w);
+    snprintf(x->as.traceparent, sizeof x->as.traceparent, "%s", c->rec->traceparent);
+}
+
 static enum keel_status exec_submit(struct keel_call *c)
 {
     struct strategy_state *s = c->state;
     struct exec *x = c->ctx;
+
+    note_decision(c);
     struct strategy_entry *e = strategy_order_new(s, c, &x->as, ORDER_EV_SUBMIT, NULL);
 
     if (e == NULL)
@@ -337,6 +371,7 @@ static enum keel_status exec_deny(struct keel_call *c, const char *reason, const
     struct exec *x = c->ctx;
 
     snprintf(x->as.o.reason, sizeof x->as.o.reason, "%s", reason);
+    note_decision(c);
 
     struct strategy_entry *e = strategy_order_new(s, c, &x->as, ORDER_EV_DENY, denials);
 
@@ -431,6 +466,8 @@ static enum keel_status exec_decided(struct keel_call *c)
     bool about_it = strcmp(keel_jstr(d, "client_order_id"), x->as.o.client_order_id) == 0;
     struct strategy_entry *e = strategy_order_find(s, x->as.o.client_order_id);
 
+    x->answered_ns = keel_wall_ns();
+    x->decision = d;
     /* The same id came a second time while risk was asked: the first to be decided made the order.
      */
     if (e != NULL)
@@ -474,7 +511,7 @@ static const char *risk_body(struct keel_call *c, const struct order *o)
 
 static enum keel_status ask_risk(struct keel_call *c)
 {
-    const struct exec *x = c->ctx;
+    struct exec *x = c->ctx;
     const char *body = risk_body(c, &x->as.o);
     int64_t left = keel_left_ns(c);
     struct keel_peer_req req = {
@@ -483,6 +520,7 @@ static enum keel_status ask_risk(struct keel_call *c)
     req.path = keel_arena_printf(c->arena, "/risk/critical-check/%s", x->as.o.portfolio_id);
     /* The row, its commit and the venue need their part of what is left, and so does the fallback.
      */
+    x->asked_ns = keel_wall_ns();
     req.budget_ns = left == INT64_MAX ? 0 : left > 30 * MS ? left - 15 * MS : left / 2 + 1;
     return keel_await_peer(c, &req, exec_decided);
 }
@@ -541,15 +579,16 @@ static enum keel_status exec_old(struct keel_call *c)
     return st;
 }
 
-static enum keel_status exec_begin(struct keel_call *c)
+static enum keel_status exec_begin(struct keel_call *c, const struct execute_request *r,
+                                   const char *basis)
 {
     struct strategy_state *s = c->state;
-    const struct execute_request *r = c->arg;
     struct exec *x = keel_arena_alloc(c->arena, sizeof *x);
     struct strategy_entry *e;
     enum keel_status st;
 
     c->ctx = x;
+    x->basis = basis;
     if ((st = take_id(c, r, x)) != KEEL_OK || (st = take_order(c, r, x)) != KEEL_OK)
         return st;
     e = strategy_order_find(s, x->as.o.client_order_id);
@@ -562,7 +601,7 @@ static enum keel_status exec_begin(struct keel_call *c)
 
 enum keel_status api_execute(struct keel_call *c)
 {
-    return exec_begin(c);
+    return exec_begin(c, c->arg, NULL);
 }
 
 enum keel_status api_order_post(struct keel_call *c)
@@ -572,11 +611,13 @@ enum keel_status api_order_post(struct keel_call *c)
     if (strcmp(r->strategy_id, STRATEGY_MANUAL) != 0)
         return bad(c, "out_of_range", "strategy_id",
                    "orders of a strategy go to /strategies/{strategy_id}/execute");
-    return exec_begin(c);
+    return exec_begin(c, r, NULL);
 }
 
 /* A signal's order; nobody waits for the answer. */
 enum keel_status call_execute(struct keel_call *c)
 {
-    return exec_begin(c);
+    const struct execute_internal *in = c->arg;
+
+    return exec_begin(c, &in->request, in->has_basis ? in->basis : NULL);
 }

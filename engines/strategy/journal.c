@@ -51,6 +51,8 @@ const char strategy_schema[] =
     "TEXT NOT NULL,"
     " liquidity TEXT NOT NULL, ts_event INTEGER NOT NULL, UNIQUE(venue, trade_id));"
     "CREATE INDEX IF NOT EXISTS fills_order ON fills(client_order_id);"
+    "CREATE TABLE IF NOT EXISTS decisions(order_no INTEGER PRIMARY KEY, traceparent TEXT NOT NULL, "
+    "decision TEXT NOT NULL);"
     "CREATE TABLE IF NOT EXISTS trading_states(portfolio_id TEXT PRIMARY KEY, state TEXT NOT NULL, "
     "reason TEXT NOT NULL,"
     " ts_event INTEGER NOT NULL);"
@@ -304,6 +306,8 @@ void strategy_order_write(const struct strategy_entry *e, struct keel_json *w, c
         keel_json_end(w);
     }
     keel_json_end(w);
+    if (e->decision != NULL)
+        keel_json_raw(w, "decision", e->decision, strlen(e->decision));
     keel_json_end(w);
 }
 
@@ -398,8 +402,8 @@ enum keel_status strategy_trade_row(struct strategy_entry *e, const char *const 
 }
 
 const char strategy_order_sql[] =
-    "SELECT * FROM (SELECT " STRATEGY_ORDER_COLUMNS
-    " FROM orders WHERE client_order_id = ?1) LEFT JOIN"
+    "SELECT *, (SELECT decision FROM decisions WHERE decisions.order_no = o.order_no) FROM"
+    " (SELECT " STRATEGY_ORDER_COLUMNS " FROM orders WHERE client_order_id = ?1) o LEFT JOIN"
     " (SELECT " STRATEGY_FILL_COLUMNS " FROM fills WHERE client_order_id = ?1) ORDER BY fill_no";
 
 struct strategy_entry *strategy_order_of_rows(const struct keel_rows *r)
@@ -511,6 +515,14 @@ static void insert_order(struct keel_txn *t, const struct strategy_entry *e)
                   e->ts_created, o->ts_event, e->ts_recv);
 }
 
+static void insert_decision(struct keel_txn *t, struct strategy_entry *e)
+{
+    if (e->decision != NULL)
+        keel_txn_exec(t, "INSERT INTO decisions(order_no, traceparent, decision) VALUES(?,?,?)",
+                      "iss", e->order_no, e->traceparent, e->decision);
+    e->decision = NULL;
+}
+
 static void update_order(struct keel_txn *t, const struct strategy_entry *e)
 {
     const struct order *o = &e->o;
@@ -570,6 +582,7 @@ struct strategy_entry *strategy_order_new(struct strategy_state *s, struct keel_
     list_add(order_is_closed(e->o.state) ? &s->closed : &s->open, e);
     count_open(e, 1);
     insert_order(t, e);
+    insert_decision(t, e);
     log_event(t, e, ev, e->o.reason, e->o.ts_event);
     publish_order(s, c, t, e);
     commit_order(s, e, t);
@@ -678,6 +691,22 @@ static bool knows(const struct strategy_entry *e, size_t at, const char *trade_i
     return false;
 }
 
+/* A fill that no call waits for still belongs to its order's trace. */
+static void publish_fill(struct change *ch, const struct keel_fill *r)
+{
+    struct strategy_entry *e = ch->e;
+    struct keel_header origin = {.seq = 0};
+    struct keel_call nobody = {.rt = ch->s->rt, .rec = &origin};
+
+    copy(origin.traceparent, sizeof origin.traceparent, e->traceparent);
+    keel_txn_publish(ch->txn,
+                     e->cause != NULL                ? e->cause
+                     : origin.traceparent[0] != '\0' ? &nobody
+                                                     : NULL,
+                     "strategy.critical.fill", e->o.portfolio_id, r->ts_event, strategy_now(ch->s),
+                     r);
+}
+
 /* Order, both holdings, journal, bus: all of it or nothing. */
 static bool apply_fill(struct change *ch, const struct paper_fill *f, enum order_event ev)
 {
@@ -713,8 +742,7 @@ static bool apply_fill(struct change *ch, const struct paper_fill *f, enum order
     insert_fill(change_txn(ch), e, t);
     log_event(ch->txn, e, ev, t->trade_id, f->ts_event);
     fill_record(e, t, &r);
-    keel_txn_publish(ch->txn, e->cause, "strategy.critical.fill", e->o.portfolio_id, f->ts_event,
-                     strategy_now(ch->s), &r);
+    publish_fill(ch, &r);
     return true;
 }
 
@@ -869,6 +897,17 @@ static enum keel_status load_order(void *ctx, int n, const char *const *cell)
     return KEEL_OK;
 }
 
+static enum keel_status load_trace(void *ctx, int n, const char *const *cell)
+{
+    struct strategy_state *s = ctx;
+    struct strategy_entry *e = strategy_order_find(s, cell[0]);
+
+    (void)n;
+    if (e != NULL)
+        copy(e->traceparent, sizeof e->traceparent, cell[1]);
+    return KEEL_OK;
+}
+
 /* Every fill there ever was makes the positions; those of orders in memory are kept with them. */
 static enum keel_status load_fill(void *ctx, int n, const char *const *cell)
 {
@@ -946,7 +985,12 @@ enum keel_status strategy_journal_load(struct strategy_state *s)
                               load_run, s)) != KEEL_OK ||
         (st = keel_store_each(store, "SELECT portfolio_id, state FROM trading_states", load_halt,
                               s)) != KEEL_OK ||
-        (st = keel_store_each(store, sql, load_order, s)) != KEEL_OK)
+        (st = keel_store_each(store, sql, load_order, s)) != KEEL_OK ||
+        (st = keel_store_each(store,
+                              "SELECT client_order_id, traceparent FROM orders JOIN decisions USING"
+                              " (order_no) WHERE state NOT IN ('DENIED', 'REJECTED', 'FILLED', 'CANCELED',"
+                              " 'EXPIRED')",
+                              load_trace, s)) != KEEL_OK)
         return st;
     return keel_store_each(store, "SELECT " STRATEGY_FILL_COLUMNS " FROM fills ORDER BY fill_no",
                            load_fill, s);

@@ -74,6 +74,11 @@ KEEL_RECORD(strategy_parameters, STRATEGY_PARAMETERS);
     X(S, I64, valid_ms, KEEL_OPT, 1, 60000, "ms", "sent within this or not at all")
 KEEL_RECORD(execute_request, EXECUTE_REQUEST);
 
+#define EXECUTE_INTERNAL(X, S)                                                                                       \
+    X(S, REC(execute_request), request, NULL, 0, 0, "", "the order of a signal")                                     \
+    X(S, JSON, basis, KEEL_OPT, 2, 4096, "", "what the signal rests on: kept with the order")
+KEEL_RECORD(execute_internal, EXECUTE_INTERNAL);
+
 #define STRATEGY_KINDS "ma_cross|rsi_reversion|imbalance|model" /* as enum signal_kind, from 1 on */
 #define STRATEGY_REQUEST(X, S)                                                                                       \
     X(S, STR, strategy_id, KEEL_OPT, 1, 64, "", "absent: one is made")                                               \
@@ -178,6 +183,8 @@ struct strategy_entry {
     int64_t order_no, valid_ms, ts_created, ts_recv; /* valid_ms 0: not given */
     char fallback_reason[81];                        /* "": risk was asked */
     char *denials;                                   /* JSON array, or NULL */
+    char traceparent[56];      /* of the call that made it: its later fills belong to the same trace */
+    const char *decision;      /* JSON of why it was made; only until its row is queued */
     struct strategy_trade *trades;
     size_t n_trades, cap_trades;
     struct strategy_holding *holding[2]; /* of its portfolio, of its strategy */
@@ -251,8 +258,9 @@ enum keel_status strategy_order_row(struct strategy_entry *e, const char *const 
 /* A row of STRATEGY_FILL_COLUMNS, added to e's. */
 enum keel_status strategy_trade_row(struct strategy_entry *e, const char *const *cell);
 /* Order and fills of one client_order_id as the file has them (?1), and that answer as an entry to
- * be freed; NULL: broken. */
+ * be freed; NULL: broken. The last column is the order's decision, or NULL. */
 extern const char strategy_order_sql[];
+#define STRATEGY_DECISION_COLUMN (STRATEGY_N_ORDER_COLUMNS + 14)
 struct strategy_entry *strategy_order_of_rows(const struct keel_rows *r);
 void strategy_entry_free(struct strategy_entry *e);
 /* A new order with its first event (SUBMIT or DENY), journaled; denials: JSON array or NULL. NULL:
@@ -286,7 +294,7 @@ const struct strategy_mark *strategy_mark_of(struct strategy_state *s,
 
 void strategy_order_record(const struct strategy_entry *e, struct keel_order *out);
 void strategy_order_write(const struct strategy_entry *e, struct keel_json *w,
-                          const char *key); /* with fills */
+                          const char *key); /* with fills, and with the decision when e has it */
 /* "BUY" of KEEL_SIDES and its like; buf as long as the longest name. */
 const char *strategy_name_of(const char *names, int index, char *buf, size_t cap);
 
