@@ -212,7 +212,7 @@ static void say(struct demo *d)
                                        : keel_arena_printf(d->session.a, "SIMULATED seed %" PRId64 " / PAPER", d->seed);
 
     d->session.title = title;
-    printf("%s\n", title);
+    printf("dashboard  %s\n%s\n", cli_url(d->a, "websocket", d->system.port_offset, "/dashboard"), title);
     for (size_t i = 0; i < KEEL_ENGINES; i++)
         printf("  %-11s %s\n", cli_engines[i].name, cli_url(d->a, cli_engines[i].name, d->system.port_offset, "/health"));
     fflush(stdout);

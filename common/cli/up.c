@@ -403,6 +403,15 @@ static void table(const struct cli_system *s, bool again)
     keel_arena_free(a);
 }
 
+static void say_dashboard(int port_offset)
+{
+    struct keel_arena *a = keel_arena_new(256);
+
+    printf("dashboard  %s\n", cli_url(a, "websocket", port_offset, "/dashboard"));
+    fflush(stdout);
+    keel_arena_free(a);
+}
+
 int cli_up(int argc, char **argv)
 {
     static const struct cli_opt opts[] = {
@@ -429,6 +438,7 @@ int cli_up(int argc, char **argv)
     s.feed_dirs = val[3];
     s.redis_url = getenv("REDIS_URL");
     cli_catch_signals();
+    say_dashboard(s.port_offset);
     ok = cli_system_start(&s);
     while (ok && !cli_interrupted) {
         ok = cli_system_pump(&s);
