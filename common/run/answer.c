@@ -157,6 +157,8 @@ static void answer_ok(struct call *c, struct keel_arena *a)
     ans.body = pub->out.len > 0 ? keel_json_text(&pub->out) : pub->type == NULL ? "{}" : "";
     ans.len = pub->out.len > 0 ? pub->out.len : strlen(ans.body);
     common_headers(&ans);
+    if (pub->policy != NULL)
+        add_header(&ans, "Content-Security-Policy", pub->policy);
     deliver(c, a, &ans);
 }
 

@@ -449,6 +449,8 @@ static void set_upgrade(struct connection *c)
     keel_assert(c->response != NULL);
     MHD_add_response_header(c->response, "Upgrade", "websocket");
     MHD_add_response_header(c->response, "Sec-WebSocket-Accept", accept);
+    if (keel_ws_has_token(header(c, "Sec-WebSocket-Protocol"), "keel.v1"))
+        MHD_add_response_header(c->response, "Sec-WebSocket-Protocol", "keel.v1");
     c->code = MHD_HTTP_SWITCHING_PROTOCOLS;
 }
 
@@ -656,10 +658,36 @@ static const struct keel_op *find_op(struct connection *c, const char *path)
     return NULL;
 }
 
+/*
+ * A page cannot set headers of a WebSocket; its token comes as one of the protocols it offers, keel.bearer.<token> with
+ * %XX for what a protocol may not have. NULL: there is none.
+ */
+static const char *offered_token(struct connection *c)
+{
+    static const char prefix[] = "keel.bearer.";
+    const char *offer = header(c, "Sec-WebSocket-Protocol");
+
+    while (offer != NULL && *offer != '\0') {
+        offer += strspn(offer, ", \t");
+        size_t n = strcspn(offer, ", \t"), skip = sizeof prefix - 1;
+        if (n > skip && strncmp(offer, prefix, skip) == 0) {
+            char *text = keel_arena_printf(c->arena, "Bearer %.*s", (int)(n - skip), offer + skip);
+            size_t len = strlen(text);
+            return keel_unescape(text, &len) ? text : NULL;
+        }
+        offer += n;
+    }
+    return NULL;
+}
+
 static void check_access(struct connection *c, bool has_body)
 {
-    const char *why = NULL;
-    enum keel_status st = keel_authorize(c->h->rt, c->op, c->request.method, header(c, "Authorization"),
+    const char *why = NULL, *authorization = header(c, "Authorization");
+
+    if (authorization == NULL && c->op->on.kind == KEEL_ON_WS)
+        authorization = offered_token(c);
+
+    enum keel_status st = keel_authorize(c->h->rt, c->op, c->request.method, authorization,
                                          header(c, "Host"), header(c, "Origin"), header(c, "Content-Type"), has_body,
                                          &c->request.scope, &why);
 

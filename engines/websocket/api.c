@@ -141,11 +141,21 @@ enum { FRESH_MS = 1000, ASK_MS = 400, MAX_HEALTH = 256 * 1024 };
 
 struct asking { size_t at; bool sent; };
 
-static void write_peer(struct keel_json *w, const char *name, const struct ws_health *h, int64_t now)
+/* Since the engine's last record on the bus; null: there was none yet. */
+static void write_heard(struct keel_json *w, int64_t heard_ns, int64_t now)
+{
+    if (heard_ns != 0)
+        keel_json_i64(w, "message_age_ms", (now - heard_ns) / 1000000);
+    else
+        keel_json_null(w, "message_age_ms");
+}
+
+static void write_peer(struct keel_json *w, const char *name, const struct ws_health *h, int64_t heard_ns, int64_t now)
 {
     keel_json_obj(w, name);
     keel_json_str(w, "status", h->status);
     keel_json_f64(w, "age_ms", (double)((now - h->at_ns) / 1000000));
+    write_heard(w, heard_ns, now);
     if (h->body != NULL)
         keel_json_raw(w, "health", h->body, h->len);
     else
@@ -156,19 +166,21 @@ static void write_peer(struct keel_json *w, const char *name, const struct ws_he
 static enum keel_status write_system(struct keel_call *c)
 {
     struct ws_state *s = c->state;
-    int64_t now = keel_mono_ns();
+    int64_t now = keel_mono_ns(), newest = 0;
     size_t well = 1;
     struct keel_json own;
 
     keel_json_obj(&c->out, NULL);
     keel_json_obj(&c->out, "engines");
     for (size_t i = 0; i < WS_PEERS; i++) {
-        write_peer(&c->out, ws_peers[i], &s->health[i], now);
+        write_peer(&c->out, ws_peers[i], &s->health[i], s->heard_ns[i], now);
+        newest = s->heard_ns[i] > newest ? s->heard_ns[i] : newest;
         well += s->health[i].http == 200;
     }
     keel_json_obj(&c->out, "websocket");
     keel_json_str(&c->out, "status", "answering");
     keel_json_f64(&c->out, "age_ms", 0);
+    write_heard(&c->out, newest, now); /* its own are what it passes on */
     keel_json_init(&own, c->arena, 1024);
     keel_health_write(c->rt, &own);
     keel_json_raw(&c->out, "health", keel_json_text(&own), own.len);

@@ -66,6 +66,15 @@ static int64_t stamp_of(const struct keel_header *rec)
     return rec->ts_event != 0 ? rec->ts_event : rec->ts_init != 0 ? rec->ts_init : rec->ts_recv;
 }
 
+static void note_heard(struct ws_state *s, const char *topic)
+{
+    size_t n = strcspn(topic, ".");
+
+    for (size_t i = 0; i < WS_PEERS; i++)
+        if (strlen(ws_peers[i]) == n && memcmp(ws_peers[i], topic, n) == 0)
+            s->heard_ns[i] = keel_mono_ns();
+}
+
 enum keel_status bus_any(struct keel_call *c)
 {
     struct ws_state *s = c->state;
@@ -74,6 +83,7 @@ enum keel_status bus_any(struct keel_call *c)
     struct hub_channel *ch;
     struct keel_json w;
 
+    note_heard(s, rec->topic);
     snprintf(name, sizeof name, "%s:%s", rec->topic, rec->key[0] != '\0' ? rec->key : "-");
     ch = hub_channel(&s->hub, name, false);
     keel_gauge(c->rt, "channels", (double)s->hub.n_channels);

@@ -1,9 +1,14 @@
 /* The websocket engine's table. */
+#include "dashboard.h"
 #include "ops.h"
 
 #define LISTEN(name, pattern)                                                                                     \
     {.id = name, .on = KEEL_TOPIC(pattern, KEEL_EACH), .level = KEEL_HIGH, .target_ms = 40, .takes = &ws_any_fields, \
      .begin = bus_any, .flags = KEEL_MUST, .help = "passed on to the clients that subscribed"}
+
+#define PAGE(name, path_, type)                                                                                      \
+    {.id = "dashboard_" #name, .on = KEEL_GET("/dashboard" path_), .level = KEEL_CRITICAL, .deadline_ms = 500,       \
+     .scope = KEEL_SCOPE_ANY, .begin = api_page, .help = "the dashboard, part of the program"},
 
 static const struct keel_op websocket_ops[] = {
     {.id = "stream", .on = KEEL_WS("/ws/stream"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_READ,
@@ -37,6 +42,7 @@ static const struct keel_op websocket_ops[] = {
     LISTEN("portfolio", "portfolio.*"),
     LISTEN("analytics", "analytics.*"),
     LISTEN("factor", "factor.*"),
+    DASHBOARD_FILES(PAGE)
     WS_ROUTES(WS_ROUTE_ROW)
 };
 

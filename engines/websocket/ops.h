@@ -46,6 +46,7 @@ struct ws_health { int64_t at_ns; int http; char *body; size_t len; const char *
 struct ws_state {
     struct hub hub;
     struct ws_health health[WS_PEERS];
+    int64_t heard_ns[WS_PEERS]; /* when the last record of each came, monotonic; 0: never */
 };
 
 extern const struct keel_engine websocket_engine;
@@ -57,6 +58,7 @@ void ws_close(struct keel_rt *rt, void *state);
 keel_step_fn stream_open, stream_frame, market_open;
 keel_step_fn bus_quote, bus_trade, bus_any;
 keel_step_fn api_connections, api_topics, api_broadcast, api_system;
+keel_step_fn api_page;
 
 /* The message of a channel with what the hub knows of it, into w (call's arena); data is JSON. */
 void ws_write_data(struct keel_json *w, const struct hub *h, const struct hub_channel *ch, const char *type,

@@ -30,6 +30,7 @@
     X(strategy_order_cancel, strategy, DELETE, "/orders/{client_order_id}", TRADE, ws_api)                   \
     X(strategy_fills, strategy, GET, "/fills", READ, ws_api)                                                 \
     X(risk_limits, risk, GET, "/risk/limits", READ, ws_api)                                                  \
+    X(risk_report, risk, POST, "/risk/report/{portfolio_id}", READ, ws_api)                                  \
     X(risk_breaches, risk, GET, "/risk/breaches", READ, ws_api)                                              \
     X(risk_state, risk, GET, "/risk/trading-state", READ, ws_api)                                            \
     X(risk_state_set, risk, PUT, "/risk/trading-state", TRADE, ws_any)                                       \
@@ -55,9 +56,13 @@
     X(e##_hybrid, e, GET, "/hybrid/performance", READ, ws_api)                                               \
     X(e##_breakers, e, GET, "/hybrid/circuit-breakers", READ, ws_api)
 
+/* What acts on orders or on the trading state is as urgent here as at its engine. */
+#define WS_LEVEL_READ KEEL_NORMAL
+#define WS_LEVEL_TRADE KEEL_CRITICAL
+
 #define WS_ROUTE_ROW(name, engine, method_, path_, scope_, takes_)                                           \
-    {.id = "api_" #name, .on = KEEL_##method_("/api/" #engine path_), .level = KEEL_NORMAL, .deadline_ms = 5000, \
-     .scope = KEEL_SCOPE_##scope_, .takes = &takes_##_fields, .begin = api_forward,                          \
+    {.id = "api_" #name, .on = KEEL_##method_("/api/" #engine path_), .level = WS_LEVEL_##scope_,            \
+     .deadline_ms = 5000, .scope = KEEL_SCOPE_##scope_, .takes = &takes_##_fields, .begin = api_forward,     \
      .help = #method_ " " path_ " of " #engine},
 
 /* What a path or query may name; what is in the path of a row is no query. */

@@ -29,6 +29,7 @@ struct keel_call {
     struct keel_arena *arena;
     struct keel_json out;      /* the answer; a handler opens and closes its top object itself */
     const char *type;          /* content type of out; NULL: application/json */
+    const char *policy;        /* Content-Security-Policy of out; NULL: none */
     int http;                  /* 0: from the status. 202, or an error code with an own body */
     const struct keel_header *rec;
     int64_t start_ns, deadline_ns; /* monotonic; deadline INT64_MAX: none */
