@@ -29,6 +29,14 @@ keel_install() {
   rm -f /tmp/keel-install.$$
 }
 
+# What the browser test drives; a node or Chromium that is there already is kept.
+keel_install_browser() {
+  local wanted=(fonts-dejavu-core)
+  command -v chromium >/dev/null || wanted+=(chromium)
+  { command -v node && command -v npm; } >/dev/null || wanted+=(nodejs npm)
+  keel_install "${wanted[@]}"
+}
+
 # keel_build PRESET: configures and builds build/PRESET.
 keel_build() {
   local log

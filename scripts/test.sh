@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 . scripts/install.sh
 # shellcheck disable=SC2086
 keel_install $keel_packages python3 curl || exit 1
-# For the npm client that talks to the websocket engine; Debian's npm brings much with it, so only where there is none.
-command -v npm >/dev/null || keel_install nodejs npm
+# Also for the npm client that talks to the websocket engine.
+keel_install_browser || echo "keel: the browser test will be skipped" >&2
 export KEEL_SHARED=${KEEL_SHARED:-$(cd .. && pwd)/shared}
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
 started=$SECONDS

@@ -370,6 +370,14 @@ START_TEST(the_ledger_is_paged_and_balanced)
     same("next", "(null)");
     same("entries.1.kind", "cash");
     same("entries.1.postings.0.amount", "1000000");
+    want("GET", "/portfolios/main/ledger?client_order_id=o-t3", NULL, 200);
+    same("count", "1");
+    same("entries.0.ref", "paper t3");
+    same("entries.0.client_order_id", "o-t3");
+    ck_assert_uint_eq(strlen(member("entries.0.trace_id")), 32);
+    ck_assert_str_ne(member("entries.0.booked_at"), "(absent)");
+    want("GET", "/portfolios/main/ledger?client_order_id=o-t9", NULL, 200);
+    same("count", "0");
     want("GET", "/portfolios/nobody/ledger", NULL, 404);
     close_engine();
 }

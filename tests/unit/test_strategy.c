@@ -375,6 +375,10 @@ START_TEST(the_published_order)
     want("GET", "/orders/desk-20261122-0001", NULL, 200);
     same("state", "FILLED");
     same("fills.0.price", "61659.8");
+    ck_assert_uint_eq(strlen(member("decision.trace_id")), 32);
+    same("decision.basis", "(absent)"); /* by hand */
+    same("decision.risk.decision.approved", "true");
+    ck_assert_int_lt(strcmp(member("decision.risk.asked_at"), member("decision.submitted_at")), 0);
     want("GET", "/fills?after=0", NULL, 200);
     same("fills.0.fill_no", "1");
     same("fills.0.portfolio_id", "main");
@@ -952,6 +956,10 @@ START_TEST(a_strategy_trades)
     same("orders.0.state", "FILLED");
     same("orders.0.price", "101");
     ck_assert_int_eq(strncmp(member("orders.0.client_order_id"), "trend-", 6), 0);
+    want("GET", keel_arena_printf(arena, "/orders/%s", member("orders.0.client_order_id")), NULL, 200);
+    same("decision.basis.vector.features.sma_10", "11");
+    same("decision.basis.vector.features.sma_20", "10");
+    same("decision.basis.quote.ask", "101");
     vector(12, 10); /* still above: no event */
     vector(9, 10);
     want("GET", "/orders?strategy_id=trend", NULL, 200);

@@ -346,6 +346,25 @@ START_TEST(system_alone)
 }
 END_TEST
 
+/* The page and what it loads are whole, of the right kind, and may load nothing else. */
+START_TEST(the_page)
+{
+    const char *answer;
+
+    ck_assert_int_eq(keel_loopback(rt, "GET", "/dashboard", NULL, arena, &answer), 200);
+    ck_assert_ptr_eq(strstr(answer, "<!doctype html>"), answer);
+    for (const char *at = answer; (at = strstr(at, "=\"/dashboard/")) != NULL; at += 2) {
+        const char *path = keel_arena_strndup(arena, at + 2, strcspn(at + 2, "\"")), *file;
+        ck_assert_int_eq(keel_loopback(rt, "GET", path, NULL, arena, &file), 200);
+        ck_assert_ptr_null(strstr(file, "http://127"));
+    }
+    ck_assert_ptr_null(strstr(answer, "src=\"http"));
+    ck_assert_ptr_null(strstr(answer, "style="));
+    ck_assert_ptr_null(strstr(answer, "onclick"));
+    ck_assert_int_eq(keel_loopback(rt, "GET", "/dashboard/nothing.js", NULL, arena, &answer), 404);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("websocket");
@@ -361,6 +380,7 @@ int main(void)
     tcase_add_test(tc, a_slow_client);
     tcase_add_test(tc, market);
     tcase_add_test(tc, system_alone);
+    tcase_add_test(tc, the_page);
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

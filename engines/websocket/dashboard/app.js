@@ -22,14 +22,14 @@ const SIGN = { FILLED: '■', PARTIALLY_FILLED: '◧', ACCEPTED: '○', SUBMITTE
 const VIEWS = { all: () => true, open: (o) => OPEN.includes(o.state), filled: (o) => o.state === 'FILLED',
   partial: (o) => o.partially === true, canceled: (o) => o.state === 'CANCELED' || o.state === 'EXPIRED',
   denied: (o) => o.state === 'DENIED' || o.state === 'REJECTED' };
-const MOST_ORDERS = 200, MOST_FILLS = 400, MOST_BARS = 240, LEVELS = 10, DIFFER_MS = 2000;
+const MOST_ORDERS = 200, MOST_FILLS = 400, MOST_BARS = 240, LEVELS = 10, DIFFER_MS = 2000, BETWEEN_MS = 10000;
 
 const S = {
-  portfolio: new URLSearchParams(location.search).get('portfolio') ?? 'main', symbol: null, symbols: [], spec: null,
+  portfolio: new URLSearchParams(location.search).get('portfolio') ?? 'main', symbol: null, symbols: [], withBook: new Set(), spec: null,
   bars: [], quote: null, trade: null, book: null, bookAt: 0, clock: null,
   orders: new Map(), view: 'all', fills: new Map(), fillNo: null,
   ledger: { portfolio: null, entries: 0, last: 0, sums: new Map() },
-  live: false, differ: { money: 0, fills: 0 }, trading: null, mode: null, feeds: null, limits: [],
+  live: false, differ: { money: 0, entries: 0, fills: 0 }, trading: null, mode: null, feeds: null, limits: [],
 };
 
 /* ---- drawing once a frame ---- */
@@ -91,7 +91,8 @@ const tiles = {};
 function makeTiles() {
   for (const name of ENGINES) {
     const li = el('li'), t = { li, sign: el('b', 'sign', '·'), status: el('span', 'status', '…'), p99: el('span', 'p99', '–'),
-      bar: el('i'), breaker: el('span', '', '–'), age: el('span', 'n', '–') };
+      bar: el('i'), breaker: el('span', '', '–'), age: el('span', 'n', '–'),
+      up: 0, back: -Infinity };
     li.dataset.engine = name;
     li.dataset.status = 'unknown';
     const top = el('div', 'top'), track = el('div', 'track'), low = el('div', 'low');
@@ -114,9 +115,22 @@ function worstOp(name, ops) {
   return found ? [found, ops[found].p99_us, ops[found].target_us] : [CRITICAL[name][0], null, ops[CRITICAL[name][0]]?.target_us];
 }
 
+const BACK_MS = 5000;
+/* An engine whose uptime began anew was away, however short: it is shown as that for a while. */
+function statusOf(t, h) {
+  if (!h) return 'away';
+  const up = Number(h.uptime_seconds), now = performance.now();
+  if (up < t.up) {
+    t.back = now;
+    note(`${h.engine} was restarted`);
+  }
+  t.up = up;
+  return h.status === 'healthy' && now - t.back < BACK_MS ? 'restarted' : h.status;
+}
+
 function paintTile(name, v) {
-  const t = tiles[name], h = v?.health, status = h ? h.status : 'away';
-  const sign = { healthy: '●', degraded: '▲', unhealthy: '✕', away: '✕' }[status] ?? '?';
+  const t = tiles[name], h = v?.health, status = statusOf(t, h);
+  const sign = { healthy: '●', degraded: '▲', unhealthy: '✕', away: '✕', restarted: '↻' }[status] ?? '?';
   const [op, p99, target] = worstOp(name, h?.performance?.operations ?? {});
   const breaker = h?.circuit_breaker?.state ?? '–', age = v?.message_age_ms;
   t.li.dataset.status = status;
@@ -196,6 +210,7 @@ async function loadSymbol() {
     break;
   }
   touch('chart');
+  if (!S.withBook.has(symbol)) return;
   const book = await ask(`/api/marketdata/orderbook/${encodeURIComponent(symbol)}?depth=${LEVELS}`).catch(() => null);
   if (book && S.symbol === symbol && !S.book) S.book = book;
   touch('book');
@@ -215,6 +230,7 @@ function chooseSymbol(symbol) {
 
 const symbols = every(4000, async () => {
   const got = await ask('/api/marketdata/symbols?limit=1000'), names = got.symbols.map((s) => s.symbol);
+  S.withBook = new Set(got.symbols.filter((s) => s.book_state).map((s) => s.symbol));
   if (names.join() !== S.symbols.join()) {
     S.symbols = names;
     $('symbol').replaceChildren(...names.map((n) => new Option(n, n, n === S.symbol, n === S.symbol)));
@@ -261,7 +277,7 @@ function paintBook() {
   const b = S.book, bids = b?.bids?.slice(0, LEVELS) ?? [], asks = b?.asks?.slice(0, LEVELS) ?? [];
   const all = [...bids, ...asks], price = aligned(all.map((l) => l[0])), size = aligned(all.map((l) => l[1]));
   const most = Math.max(1e-12, ...all.map((l) => Number(l[1])));
-  const state = b ? b.state : 'NO BOOK';
+  const state = !S.live ? 'NOT LIVE' : b ? b.state : 'NO BOOK';
   put($('bookstate'), state === 'LIVE' ? '● LIVE' : `▲ ${state}`);
   $('bookstate').dataset.state = state;
   rungs.forEach((r, i) => {
@@ -277,7 +293,7 @@ function paintBook() {
     put(r.words, level ? pretty(size(level[1])) : ' ');
     r.bar.style.width = level ? `${(Number(level[1]) / most) * 100}%` : '0';
   });
-  $('ladder').classList.toggle('stale', state !== 'LIVE' || !S.live);
+  $('ladder').classList.toggle('stale', state !== 'LIVE');
 }
 
 /* ---- orders ---- */
@@ -338,9 +354,10 @@ function fillRow(r, o) {
   const wasPart = o.partially === true, part = wasPart && o.state !== 'PARTIALLY_FILLED' ? ' ◧' : '';
   const words = [clockOf(o.ts_event), o.strategy_id, o.symbol, `${o.side === 'BUY' ? '▲' : '▼'} ${o.side}`,
     `${o.order_type === 'MARKET' ? 'MKT' : 'LMT'} ${o.time_in_force}`, pretty(o.quantity), pretty(o.filled_quantity), pretty(o.price),
-    o.avg_fill_price ? round(o.avg_fill_price, Math.max(places(o.price), 2)) : '–', `${SIGN[o.state] ?? '?'} ${o.state}${part}`, o.reason ?? ''];
+    o.avg_fill_price ? round(o.avg_fill_price, Math.max(places(o.price), Number(o.avg_fill_price) < 10 ? 5 : 2)) : '–', `${SIGN[o.state] ?? '?'} ${o.state}${part}`, o.reason ?? ''];
   words.forEach((w, i) => put(r.cells[i], w, i === 10 ? w : undefined));
   r.cells[3].className = o.side === 'BUY' ? 'up' : 'down';
+  r.cells[8].title = o.avg_fill_price ?? '';
   r.cells[9].title = wasPart ? 'was partially filled' : '';
   r.tr.dataset.state = o.state;
   r.tr.dataset.part = wasPart ? 'yes' : 'no';
@@ -459,11 +476,11 @@ async function pullLedger() {
 }
 
 /* Exactly equal, or not: and then, since when. Two engines that are asked one after another may differ for a moment. */
-function judge(node, key, isEqual, isFlight, words) {
+function judge(node, key, isEqual, words, patience = DIFFER_MS) {
   const now = performance.now();
   if (isEqual) S.differ[key] = 0;
   else S.differ[key] ||= now;
-  const state = isEqual ? 'equal' : isFlight || now - S.differ[key] < DIFFER_MS ? 'flight' : 'differ';
+  const state = isEqual ? 'equal' : now - S.differ[key] < patience ? 'flight' : 'differ';
   show(node, state, state === 'equal' ? 'exact' : state === 'flight' ? 'in flight' : words);
 }
 
@@ -479,10 +496,10 @@ function out(node, id, v) {
 
 /* The largest first; what does not fit is counted. */
 function paintPositions(list) {
-  const MOST = 5, open = list.filter((x) => dec(x.quantity) !== 0n)
+  const MOST = 4, open = list.filter((x) => dec(x.quantity) !== 0n)
     .sort((a, b) => Math.abs(Number(b.market_value ?? 0)) - Math.abs(Number(a.market_value ?? 0)));
-  const lines = open.slice(0, MOST).map((x) => [x.symbol, pretty(x.quantity), x.unrealized_pnl ? round(x.unrealized_pnl, 2) : 'no mark']);
-  if (open.length > MOST) lines.push([`${open.length - MOST} more`, '', '']);
+  const lines = open.slice(0, open.length > MOST ? MOST - 1 : MOST).map((x) => [x.symbol, pretty(x.quantity), x.unrealized_pnl ? round(x.unrealized_pnl, 2) : 'no mark']);
+  if (open.length > MOST) lines.push([`${open.length - MOST + 1} more`, '', '']);
   if (open.length === 0) lines.push(['none', '', '']);
   const body = $('positions').tBodies[0];
   while (body.rows.length > lines.length) body.deleteRow(-1);
@@ -498,10 +515,17 @@ function paintPositions(list) {
 
 function judgeMoney(p) {
   const node = $('money'), a = p.account, L = S.ledger;
+  /* An entry came between the two questions: what is shown stays until both tell of the same moment. */
+  if (L.entries !== Number(p.ledger.entries)) {
+    judge(node, 'entries', false, `${L.entries} of ${p.ledger.entries} ledger entries`, BETWEEN_MS);
+    identity.again = true;
+    return;
+  }
+  S.differ.entries = 0;
   for (const id of ['equity_change', 'realized_pnl', 'unrealized_pnl', 'fees']) out(node, id, a[id]);
   if (a.equity_change === null || a.equity_change === undefined) {
     out(node, 'ledger', null);
-    show(node, 'none', 'no mark: equity is undefined');
+    show(node, 'none', 'no mark, no equity');
     return;
   }
   const values = p.positions.reduce((sum, x) => sum + (dec(x.market_value) ?? 0n), 0n);
@@ -509,7 +533,7 @@ function judgeMoney(p) {
   const zero = [...L.sums.values()].reduce((x, y) => x + y, 0n);
   const change = dec(a.equity_change), parts = dec(a.realized_pnl) + dec(a.unrealized_pnl) - dec(a.fees);
   out(node, 'ledger', text(ledger));
-  judge(node, 'money', change === parts && change === ledger && zero === 0n, L.entries !== Number(p.ledger.entries),
+  judge(node, 'money', change === parts && change === ledger && zero === 0n,
     zero !== 0n ? `the ledger sums to ${text(zero)}` : 'they differ');
 }
 
@@ -521,8 +545,8 @@ const identity = every(700, async () => {
     p = await ask(`/api/portfolio/portfolios/${encodeURIComponent(name)}`);
   } catch (e) {
     const gone = e instanceof Refused && e.status === 404;
-    show($('money'), 'away', gone ? `there is no portfolio ${name}` : 'portfolio does not answer');
-    show($('fills'), 'away', 'portfolio does not answer');
+    show($('money'), 'away', gone ? 'no such portfolio' : 'portfolio away');
+    show($('fills'), 'away', gone ? 'no such portfolio' : 'portfolio away');
     throw e;
   }
   if (name !== S.portfolio) return;
@@ -533,9 +557,9 @@ const identity = every(700, async () => {
     await pullFills(S.fillNo ?? Math.max(0, Number(p.last_fill_no) - 300));
     const isNone = S.fillNo === null && Number(p.last_fill_no) === 0;
     out($('fills'), 'here', String(S.fillNo ?? 0));
-    judge($('fills'), 'fills', isNone || S.fillNo === Number(p.last_fill_no), false, 'they differ');
+    judge($('fills'), 'fills', isNone || S.fillNo === Number(p.last_fill_no), 'they differ');
   } catch (e) {
-    show($('fills'), 'away', 'strategy does not answer');
+    show($('fills'), 'away', 'strategy away');
     throw e;
   }
   touch('chart');
@@ -556,8 +580,8 @@ function paintLimit(l) {
   const value = Number(l.value ?? 0), most = Number(l.limit), share = most > 0 ? value / most : 0;
   const isPerOrder = l.value === undefined, words = l.limit_type.replaceAll('_', ' ');
   put(r.name, l.symbol ? `${words} ${l.symbol}` : words, l.limit_id);
-  put(r.used, isPerOrder ? `at most ${pretty(l.limit)} an order` : l.value === null ? `undefined / ${pretty(l.limit)}`
-    : `${round(l.value, most < 10 ? 4 : 0)} / ${round(l.limit, most < 10 ? 2 : 0)}`, isPerOrder ? '' : `headroom ${pretty(l.headroom)}`);
+  put(r.used, isPerOrder ? `at most ${pretty(l.limit)}` : l.value === null ? `undefined / ${pretty(l.limit)}`
+    : `${round(l.value, most < 10 ? 4 : 0)} / ${round(l.limit, most < 10 ? 2 : 0)}`, isPerOrder ? 'checked at each order' : `headroom ${pretty(l.headroom)}`);
   r.track.hidden = isPerOrder;
   r.bar.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`;
   r.li.dataset.level = share >= 1 ? 'over' : share >= 0.8 ? 'near' : 'fine';

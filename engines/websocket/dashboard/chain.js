@@ -60,9 +60,11 @@ function fillSteps(o, fills) {
     figures: [['trade', f.trade_id], ['no', f.fill_no], ['quantity', f.quantity], ['price', f.price], ['fee', f.fee.amount]] }));
 }
 
+const NOT_BOOKED = 'not booked yet';
+
 function ledgerSteps(o, entries, fills) {
   if (fills.length === 0) return [{ name: 'ledger', none: 'nothing to book' }];
-  if (entries.length === 0) return [{ name: 'ledger', none: 'not booked yet' }];
+  if (entries.length < fills.length) return [{ name: 'ledger', none: NOT_BOOKED }];
   return entries.map((e) => ({ name: 'ledger', at: e.booked_at, what: `entry ${e.entry_id} booked`, trace: e.trace_id,
     path: `/api/portfolio/portfolios/${esc(o.portfolio_id)}/ledger?client_order_id=${esc(o.client_order_id)}`,
     figures: [...e.postings.map((p) => [p.symbol ? `${p.account} ${p.symbol}` : p.account, p.amount]), ['sum', e.sum]] }));
@@ -110,7 +112,11 @@ function figuresOf(s) {
     const body = t.createTBody();
     for (const row of s.table) {
       const tr = body.insertRow();
-      row.forEach((c, i) => tr.append(el('td', i ? 'n' : '', i ? pretty(c) : c)));
+      row.forEach((c, i) => {
+        const td = el('td', i ? 'n' : '', i ? pretty(c) : c);
+        if (c !== undefined && c !== null) td.dataset.figure = c;
+        tr.append(td);
+      });
     }
     return t;
   }
@@ -158,20 +164,35 @@ function stepElement(s, clocks) {
   return li;
 }
 
-export async function showChain(dialog, id, known, only) {
+/* What is not booked yet is asked for again. */
+const AGAIN_MS = 500, TRIES = 60;
+let shown = 0;
+
+async function paint(dialog, id, known, only) {
   const steps = dialog.querySelector('#steps'), trace = dialog.querySelector('#trace');
-  dialog.querySelector('#chaintitle').textContent = id;
-  trace.textContent = '';
-  steps.replaceChildren(el('li', 'none', 'asking the engines'));
-  if (!dialog.open) dialog.showModal();
+  let isBooked = true;
   try {
     const c = await chainOf(id, known, only);
     trace.textContent = c.traces.length === 1 ? `trace ${c.traces[0]}` : c.traces.length ? `traces ${c.traces.join(', ')}` : 'no trace kept';
     trace.dataset.traces = c.traces.join(' ');
     trace.className = c.traces.length === 1 ? '' : 'error';
+    isBooked = !c.steps.some((s) => s.none === NOT_BOOKED);
     const clocks = { machine: { first: null, before: null }, market: { first: null, before: null } };
     steps.replaceChildren(...c.steps.map((s) => stepElement(s, clocks)));
   } catch (e) {
     steps.replaceChildren(el('li', 'bad', `the chain cannot be shown: ${e.message}`));
+  }
+  return isBooked;
+}
+
+export async function showChain(dialog, id, known, only) {
+  const mine = ++shown;
+  dialog.querySelector('#chaintitle').textContent = id;
+  dialog.querySelector('#trace').textContent = '';
+  dialog.querySelector('#steps').replaceChildren(el('li', 'none', 'asking the engines'));
+  if (!dialog.open) dialog.showModal();
+  for (let i = 0; i < TRIES && mine === shown && dialog.open; i++) {
+    if (await paint(dialog, id, known, only)) return;
+    await new Promise((done) => { setTimeout(done, AGAIN_MS); });
   }
 }

@@ -6,7 +6,7 @@ import { aligned, clockOf } from '/dashboard/exact.js';
 
 const STYLE = { up: '#41b48a', down: '#e0666e', grid: '#1c242e', text: '#8a98a8', last: '#6ea8dc', ring: '#0e131a' };
 const PAD = { left: 8, right: 74, top: 10, bottom: 18 };
-const HIT = 9, MOST_BARS = 120, TIME_GAP = 84;
+const HIT = 9, MOST_BARS = 120, LEAST_SLOTS = 60, TIME_GAP = 84;
 
 /* 1, 2 or 5 times a power of ten. */
 function stepOf(rough) {
@@ -72,6 +72,7 @@ export class Chart {
       return;
     }
     const from = shown[0].from, to = shown[shown.length - 1].to, wide = (to - from) / shown.length;
+    const slots = Math.max(LEAST_SLOTS, shown.length + 2);
     const inTime = fills.filter((f) => f.ms >= from && f.ms <= to + wide * 2);
     const prices = [...shown.flatMap((b) => [b.high, b.low]), ...inTime.map((f) => Number(f.price))];
     if (last) prices.push(Number(last));
@@ -79,7 +80,7 @@ export class Chart {
     const air = (high - low || Math.abs(high) * 1e-4 || 1) * 0.08;
     low -= air;
     high += air;
-    const x = (ms) => PAD.left + ((ms - from) / (to - from + wide * 2)) * (w - PAD.left - PAD.right);
+    const x = (ms) => PAD.left + ((ms - from) / (wide * slots)) * (w - PAD.left - PAD.right);
     const y = (p) => PAD.top + ((high - p) / (high - low)) * (h - PAD.top - PAD.bottom);
     this.grid(w, h, low, high, x, y, shown, decimals, last ? y(Number(last)) : -99);
     const body = Math.max(1, Math.min(9, (x(from + wide) - x(from)) * 0.66));

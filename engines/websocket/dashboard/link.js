@@ -51,7 +51,7 @@ function protocolOf(secret) {
   }).join('')}`;
 }
 
-const SILENT_MS = 12000, BEAT_MS = 4000, BACK_OFF = [250, 500, 1000, 2000, 4000];
+const SILENT_MS = 6000, BEAT_MS = 2000, BACK_OFF = [250, 500, 1000, 2000, 4000];
 
 export class Stream {
   /* on: {message(msg), gap(topic, missed, reason), state(text, isLive), opened(isAgain)} */
@@ -71,6 +71,7 @@ export class Stream {
     const ws = new WebSocket(url, token.get() ? ['keel.v1', protocolOf(token.get())] : ['keel.v1']);
     this.ws?.close();
     this.ws = ws;
+    this.heard = performance.now();
     ws.onopen = () => ws === this.ws && this.opened();
     ws.onmessage = (e) => ws === this.ws && this.take(JSON.parse(e.data));
     ws.onclose = (e) => ws === this.ws && this.closed(e);
@@ -95,10 +96,16 @@ export class Stream {
     this.timer = setTimeout(() => this.connect(), wait);
   }
 
+  /* Each beat is answered. A server that hangs does not answer a close either, so that is not waited for. */
   beat() {
-    if (this.ws?.readyState !== WebSocket.OPEN) return;
-    if (performance.now() - this.heard > SILENT_MS) this.ws.close();
-    else this.ws.send('{"type":"heartbeat"}');
+    const ws = this.ws;
+    if (!ws) return;
+    if (performance.now() - this.heard > SILENT_MS) {
+      this.closed({ reason: 'no answer' });
+      ws.close();
+    } else if (ws.readyState === WebSocket.OPEN) {
+      ws.send('{"type":"heartbeat"}');
+    }
   }
 
   covers(channel) {
