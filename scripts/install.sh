@@ -31,10 +31,9 @@ keel_install() {
 
 # What the browser test drives; a node or Chromium that is there already is kept.
 keel_install_browser() {
-  local wanted=(fonts-dejavu-core)
-  command -v chromium >/dev/null || wanted+=(chromium)
-  { command -v node && command -v npm; } >/dev/null || wanted+=(nodejs npm)
-  keel_install "${wanted[@]}"
+  { command -v node && command -v npm; } >/dev/null || keel_install nodejs npm
+  keel_install fonts-dejavu-core
+  command -v chromium >/dev/null || keel_install chromium
 }
 
 # keel_build PRESET: configures and builds build/PRESET.

@@ -9,7 +9,8 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
 const { chromium } = createRequire(`${process.env.KEEL_NODE}/`)('playwright-core');
-const LONG = 45000, address = new URL(process.env.KEEL_PAGE);
+/* Longer than a breaker of a peer stays open. */
+const LONG = 150000, address = new URL(process.env.KEEL_PAGE);
 const errors = [], foreign = [];
 
 const ARGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
@@ -35,7 +36,7 @@ const said = (page, selector, pattern) => page.waitForFunction(
 const step = (words) => console.log(`${(performance.now() / 1000).toFixed(1)} s  ${words}`);
 
 const green = (page) => page.waitForFunction(
-  () => document.querySelectorAll('#tiles li[data-status=healthy][data-breaker=closed]').length === 9, null, { timeout: LONG });
+  () => document.querySelectorAll('#tiles:not(.stale) li[data-status=healthy]').length === 9, null, { timeout: LONG });
 
 async function exact(page) {
   await attribute(page, '#money', 'state', 'equal');
@@ -188,6 +189,7 @@ async function session() {
   step('portfolio is back, both identities exact');
   process.kill(pid('websocket'), 'SIGKILL');
   await said(page, '#link', /connection lost/);
+  await attribute(page, '#tiles li[data-engine=websocket]', 'status', 'restarted');
   await said(page, '#link', /live/);
   await green(page);
   await exact(page);

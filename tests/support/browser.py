@@ -43,5 +43,5 @@ def drive(found, what, page, env=None):
     node, chromium, folder = found
     full = dict(os.environ, KEEL_NODE=folder, KEEL_CHROMIUM=chromium, KEEL_PAGE=page, **(env or {}))
     p = subprocess.run([node, os.path.join(SOURCE, "dashboard.mjs"), what], env=full, stdin=subprocess.DEVNULL,
-                       capture_output=True, text=True, timeout=480)
+                       capture_output=True, text=True, timeout=800)
     return p.returncode, p.stdout + p.stderr

@@ -21,9 +21,10 @@ function quoteStep(o, d, basis) {
 }
 
 function featureStep(o, d, basis) {
-  const v = basis?.vector;
+  const v = basis?.vector, p = basis?.prediction, path = `/api/strategy/orders/${esc(o.client_order_id)}`;
+  if (!v && p) return { name: 'feature', session: p.as_of, what: `vector of the ${p.spec ?? ''} bar: the model's input`, path, figures: [['as of', p.as_of]] };
   if (!v) return { name: 'feature', none: 'no feature took part' };
-  return { name: 'feature', session: v.ts_close, what: `bar ${v.spec} closed`, path: `/api/strategy/orders/${esc(o.client_order_id)}`,
+  return { name: 'feature', session: v.ts_close, what: `bar ${v.spec} closed`, path,
     figures: [['close', v.close], ...Object.entries(v.features)], note: basis.reason };
 }
 
@@ -31,7 +32,7 @@ function predictionStep(o, d, basis) {
   const p = basis?.prediction;
   if (!p) return { name: 'prediction', none: basis ? `${o.strategy_id} acts on features: it asked no model` : 'no model took part' };
   return { name: 'prediction', session: p.as_of, what: `${p.model_id} ${p.version ? `v${p.version}` : ''}`,
-    path: `/api/strategy/orders/${esc(o.client_order_id)}`,
+    path: `/api/strategy/orders/${esc(o.client_order_id)}`, note: basis.reason,
     figures: ['prediction_id', 'direction', 'change_percent', 'confidence', 'target_price', 'value', 'backend']
       .filter((k) => p[k] !== undefined && p[k] !== null).map((k) => [k.replace('_', ' '), p[k]]) };
 }
