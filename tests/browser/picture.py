@@ -11,7 +11,7 @@ from keeltest import BIN, ENGINES, Process, free_offset, wait_for  # noqa: E402
 
 def main():
     folder, offset = tempfile.mkdtemp(prefix="keel-picture-"), free_offset()
-    demo = Process([os.path.join(BIN, "keel"), "demo", "--speed", "4", "--duration", "7200", "--port-offset", str(offset),
+    demo = Process([os.path.join(BIN, "keel"), "demo", "--speed", "2", "--duration", "7200", "--port-offset", str(offset),
                     "--data-dir", os.path.join(folder, "data")], {"REDIS_URL": "", "ENABLE_HYBRID": "true"},
                    os.path.join(folder, "demo.log")).start()
     try:

@@ -20,7 +20,7 @@ class Dashboard(unittest.TestCase):
 
     def test_session(self):
         folder, offset = Folder(self).path, free_offset()
-        demo = Process([os.path.join(BIN, "keel"), "demo", "--speed", "3", "--duration", "7200", "--port-offset", str(offset),
+        demo = Process([os.path.join(BIN, "keel"), "demo", "--speed", "2", "--duration", "7200", "--port-offset", str(offset),
                         "--data-dir", os.path.join(folder, "data")], {"REDIS_URL": "", "ENABLE_HYBRID": "true"},
                        os.path.join(folder, "demo.log"))
         self.addCleanup(demo.stop, 60)
