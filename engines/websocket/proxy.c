@@ -7,15 +7,15 @@
 
 KEEL_RECORD_TABLE(ws_api, WS_API);
 
-static const char prefix[] = "/api/";
+enum { PREFIX = sizeof "/api/" - 1 };
 
 /* The engine of a row's path, which begins with /api/{engine}/. */
 static const char *engine_of(const char *path)
 {
-    size_t n = strcspn(path + sizeof prefix - 1, "/");
+    size_t n = strcspn(path + PREFIX, "/");
 
     for (size_t i = 0; ws_peers[i] != NULL; i++)
-        if (strlen(ws_peers[i]) == n && memcmp(ws_peers[i], path + sizeof prefix - 1, n) == 0)
+        if (strlen(ws_peers[i]) == n && memcmp(ws_peers[i], path + PREFIX, n) == 0)
             return ws_peers[i];
     return NULL;
 }
@@ -53,7 +53,7 @@ static enum keel_status target_of(struct keel_call *c, const char *engine, const
     char sign = '?';
 
     keel_text_init(&t, c->arena, 256);
-    keel_text_add(&t, "%s", c->path + sizeof prefix - 1 + strlen(engine));
+    keel_text_add(&t, "%s", c->path + PREFIX + strlen(engine));
     for (size_t i = 0; f == &ws_api_fields && i < f->n; i++) {
         const struct keel_field *row = &f->rows[i];
         const char *value;
