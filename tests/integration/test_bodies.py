@@ -408,7 +408,11 @@ class Orders(Pair):
             same(self, dict(EXECUTED, replayed=got.again and got.json["replayed"]), got.nums, ORDER_KINDS)
             self.assertEqual(got.json["performance"]["meets_sla"], got.json["performance"]["latency_ms"] < 50)
             order = got.nums["order"]
-            self.assertEqual(self.get("strategy", f"/orders/{ORDER['client_order_id']}").nums, order)
+            alone = self.get("strategy", f"/orders/{ORDER['client_order_id']}").nums
+            why = alone.pop("decision")  # beside the published fields: what risk said of it, and its trace
+            self.assertEqual(alone, order)
+            self.assertEqual(why["risk"]["decision"]["client_order_id"], ORDER["client_order_id"])
+            self.assertRegex(why["trace_id"], "^[0-9a-f]{32}$")
         with self.subTest("the same again"):
             again = self.post("strategy", "/strategies/manual/execute", ORDER)
             same(self, dict(EXECUTED, replayed=True), again.nums, ORDER_KINDS)
