@@ -66,7 +66,7 @@ class Options(unittest.TestCase):
             code, out = keel(*args)
             self.assertEqual(code, 2, out)
             self.assertIn(word, out)
-            self.assertLessEqual(len(out.strip().splitlines()), 12, out)
+            self.assertLessEqual(len(out.strip().splitlines()), 16, out)
 
     def test_demo_keeps_out_of_a_strangers_folder(self):
         folder = Folder(self).path
