@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "keel/status.h"
 
 #define CALL_MS 10000
 #define AWAY_NS 30000000000
@@ -54,7 +55,7 @@ static struct cli_reply ask(struct models *m, const char *method, const char *pa
 
     for (;;) {
         struct cli_reply r = cli_http(m->a, method, cli_url(m->a, "ml", m->offset, path), body, CALL_MS);
-        if (r.http != 503 || strcmp(keel_jstr(r.json, "code"), "shed") != 0 || cli_now_ns() > until || cli_interrupted)
+        if (r.http != 503 || strcmp(keel_jstr(r.json, "title"), keel_status_text(KEEL_SHED)) != 0 || cli_now_ns() > until || cli_interrupted)
             return r;
         cli_nap(200);
     }

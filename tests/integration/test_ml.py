@@ -17,14 +17,6 @@ TIMED = bool(os.environ.get("KEEL_TIMED"))
 OLD = 86400000  # ms: the session is over while these tests still ask
 
 
-def calm(ask, *args):
-    """The answer; what is not critical is put off while the machine is busy, and asked again here."""
-    def once():
-        answer = ask(*args)
-        return None if answer.status == 503 and answer.json["code"] == "shed" else answer
-    return wait_for(once, 30)
-
-
 class Clients:
     """Keep-alive connections that each ask again as soon as they are answered; counts the answers by status and code."""
 
@@ -66,36 +58,33 @@ class Models(unittest.TestCase):
         cls.ml = cls.chain["ml"]
         got = cls.chain["marketdata"].post("/feeds", {"kind": "simulate", "seed": 7, "duration_s": 150, "speed": 30})
         assert got.status == 200, got
-        wait_for(lambda: calm(cls.ml.get, "/models").json["models"][0]["status"] == "ready", 120)
-        wait_for(lambda: calm(cls.chain["marketdata"].get, "/feeds").json["feeds"][0]["state"] == "COMPLETED", 120)
+        wait_for(lambda: cls.ml.get("/models").json["models"][0]["status"] == "ready", 120)
+        wait_for(lambda: cls.chain["marketdata"].get("/feeds").json["feeds"][0]["state"] == "COMPLETED", 120)
 
     def predict(self, model, body, status=200):
-        def in_time():  # a busy machine may not give the engine the 5 ms
-            got = self.ml.post(f"/ml/critical-predict/{model}", body)
-            return None if got.status == 504 else got
-        got = wait_for(in_time, 30)
+        got = self.ml.post(f"/ml/critical-predict/{model}", body)
         self.assertEqual(got.status, status, got)
         return got.json
 
     def version(self, n=None):
-        versions = calm(self.ml.get, "/models/price_model").json["versions"]
+        versions = self.ml.get("/models/price_model").json["versions"]
         return [v for v in versions if v["serving"] or v["version"] == n][0]
 
     def train(self, **body):
-        got = calm(self.ml.post, "/models/price_model/train", body)
+        got = self.ml.post("/models/price_model/train", body)
         self.assertEqual(got.status, 202, got)
         path = f"/jobs/{got.json['job_id']}"
-        wait_for(lambda: calm(self.ml.get, path).json["status"] not in ("queued", "running"), 30)
-        return calm(self.ml.get, path).json
+        wait_for(lambda: self.ml.get(path).json["status"] not in ("queued", "running"), 30)
+        return self.ml.get(path).json
 
     def test_model_trained_itself(self):
-        v = [v for v in calm(self.ml.get, "/models/price_model").json["versions"] if v["version"] == 1][0]
+        v = [v for v in self.ml.get("/models/price_model").json["versions"] if v["version"] == 1][0]
         t, w = v["training"], v["weights"]
         self.assertIs(t["automatic"], True)
         self.assertGreaterEqual(t["rows"] + t["flat"] + t["incomplete"], 300, t)
         self.assertGreater(t["tested"], 50)
         self.assertEqual(t["better"], t["log_loss"] < t["baseline_log_loss"])
-        self.assertEqual(w["schema_hash"], calm(self.chain["features"].get, "/features/available").json["schema_hash"])
+        self.assertEqual(w["schema_hash"], self.chain["features"].get("/features/available").json["schema_hash"])
         self.assertEqual({len(w[k]) for k in ("mean", "sd", "weight")}, {len(w["inputs"])})
 
     def test_predictions_of_live_streams(self):
@@ -129,14 +118,14 @@ class Models(unittest.TestCase):
         self.ml.start()
         after = self.version()
         self.assertEqual(after, new, "what was stored is what is served, to the last digit")
-        got = calm(self.ml.post, "/models/price_model/rollback", {})
+        got = self.ml.post("/models/price_model/rollback", {})
         self.assertEqual((got.status, got.json["version"]), (200, before["version"]), got)
         # Without a stream there is no vector, but figures can be given.
         self.assertEqual(self.predict("price_model", {"symbol": "BTCUSDT"}, 422)["code"], "missing")
         w = before["weights"]
         body = {"features": {name: 1.0 for name in w["inputs"]}, "current_price": 1.0}
         self.assertIn(self.ml.post("/ml/critical-predict/price_model", body).status, (200, 422))
-        bad = calm(self.ml.post, "/models/price_model/train", {})
+        bad = self.ml.post("/models/price_model/train", {})
         self.assertEqual((bad.status, bad.json["code"]), (422, "missing"), bad)
 
     def models(self, *args, env=None):
@@ -183,7 +172,7 @@ class Models(unittest.TestCase):
                                connections).run(10 if TIMED else 2)
                 total = sum(seen.values())
                 # When the machine gives the engine no CPU for longer than the 5 ms, it says so; nothing else is allowed.
-                late = seen.pop((504, "cancelled"), 0)
+                late = sum(seen.pop(k) for k in list(seen) if k[0] == 504)
                 self.assertEqual(set(seen), {want}, seen)
                 self.assertGreater(seen[want], late, f"{late} late at {connections} connections")
                 if HYBRID == "false" or TIMED:
@@ -198,7 +187,7 @@ class Models(unittest.TestCase):
     def outcomes(self):
         if HYBRID == "false":
             return None
-        return calm(self.ml.get, "/hybrid/performance").json["operations"]["critical_predict"]["outcomes"]
+        return self.ml.get("/hybrid/performance").json["operations"]["critical_predict"]["outcomes"]
 
 
 if __name__ == "__main__":

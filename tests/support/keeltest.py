@@ -119,7 +119,8 @@ class Answer:
 
     def is_busy(self):
         """Nothing happened, for want of time."""
-        return self.status == 504 or (self.status, self.code()) == (503, "shed")
+        shed = isinstance(self.json, dict) and self.json.get("title") == "refused to protect more critical work"
+        return self.status == 504 or self.status == 503 and shed
 
     def __repr__(self):
         return f"{self.status} {self.body[:600]!r}"
@@ -247,7 +248,7 @@ class Engine(Process):
 
     def call(self, method, path, body=None, headers=None):
         """
-        Asks as a patient user does. On a busy machine 503 `shed`, 503 `risk_unavailable` and 504 are honest answers that
+        Asks as a patient user does. On a busy machine 503 (shed), 503 `risk_unavailable` and 504 are honest answers that
         say nothing happened, and 202 `unknown` is an order that is under way: the same again is answered in the end.
         """
         end, tries = time.monotonic() + 60, 0
