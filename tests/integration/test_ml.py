@@ -171,8 +171,9 @@ class Models(unittest.TestCase):
                 seen = Clients(self.ml.port, f"/ml/critical-predict/{model}", {"symbol": "BTCUSDT", "max_age_ms": OLD},
                                connections).run(10 if TIMED else 2)
                 total = sum(seen.values())
-                # When the machine gives the engine no CPU for longer than the 5 ms, it says so; nothing else is allowed.
-                late = sum(seen.pop(k) for k in list(seen) if k[0] == 504)
+                # When the machine gives the engine no CPU for longer than the 5 ms (or for seconds), it says so; nothing
+                # else is allowed.
+                late = sum(seen.pop(k) for k in list(seen) if k[0] == 504 or k == (503, "loop_lag"))
                 self.assertEqual(set(seen), {want}, seen)
                 self.assertGreater(seen[want], late, f"{late} late at {connections} connections")
                 if HYBRID == "false" or TIMED:
@@ -180,8 +181,8 @@ class Models(unittest.TestCase):
                 if HYBRID != "false":
                     after = self.outcomes()
                     grown = {k: after[k] - before[k] for k in after}
-                    self.assertEqual((sum(grown.values()), grown["cancelled"]), (total, late), "what the engine counted")
-                    self.assertEqual((grown["failure"], grown["timeout"], grown["rejected"]), (0, 0, 0))
+                    self.assertEqual((sum(grown.values()), grown["cancelled"] + grown["rejected"]), (total, late), grown)
+                    self.assertEqual((grown["failure"], grown["timeout"]), (0, 0))
         self.assertIn(self.ml.get("/health").json["circuit_breaker"]["state"], ("closed", "disabled"))
 
     def outcomes(self):
