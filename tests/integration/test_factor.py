@@ -7,7 +7,6 @@ import os
 import re
 import statistics
 import sys
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
@@ -89,12 +88,16 @@ class Market(unittest.TestCase):
             found = [json.loads(x) for x in re.findall(r'\{"symbol".*\}', text)]
             return {r["symbol"]: r for r in found} if len(found) == len(want) else None
 
-        # The timer may have caught the cross-section on its way; the last record of each symbol is of the end.
+        def of_the_end():
+            """The timer may have caught the cross-section on its way; the next time it is the whole."""
+            found = published() or {}
+            return all(s in found and found[s]["universe"] == len(want) and
+                       all(abs(found[s]["exposures"].get(f, math.inf) - x) < 1e-9 for f, x in want[s].items())
+                       for s in want) and found
+
         newest = max(self.stamp(chain["factor"], s) for s in want)
-        wait_for(lambda: (published() or {}).get(next(iter(want)), {}).get("as_of") == newest)
-        time.sleep(1.2)  # two periods of the timer: what came while it published is published too
-        for symbol, record in published().items():
-            self.assertEqual(record["universe"], len(want))
+        for symbol, record in wait_for(of_the_end).items():
+            self.assertEqual(record["as_of"], newest)
             self.close(record["exposures"], want[symbol])
 
     def portfolio(self, chain, want):
