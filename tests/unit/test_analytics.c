@@ -167,7 +167,7 @@ static void setup(void)
     arena = keel_arena_new(1 << 20);
     seq = 0;
     now_ns = T0;
-    setenv("ENABLE_HYBRID", "true", 1);
+    setenv("ENABLE_HYBRID", "false", 1);
 }
 
 static void teardown(void)
@@ -552,6 +552,7 @@ START_TEST(level_by_latency)
     const struct keel_jval *v;
     int tries = 0;
 
+    setenv("ENABLE_HYBRID", "true", 1);
     start("--institutional-ms=1", true);
     minutes(2001);
     do

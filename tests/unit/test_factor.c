@@ -103,7 +103,7 @@ static void setup(void)
 
     arena = keel_arena_new(1 << 20);
     seq = 0;
-    setenv("ENABLE_HYBRID", "true", 1);
+    setenv("ENABLE_HYBRID", "false", 1);
     snprintf(url, sizeof url, "--portfolio-url=http://127.0.0.1:%d", start_portfolio());
     char *argv[] = {name, redis, level, look, least, most, url, NULL};
     rt = keel_rt_new(&factor_engine, 7, argv, err, sizeof err);
