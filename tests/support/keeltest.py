@@ -249,15 +249,16 @@ class Engine(Process):
     def call(self, method, path, body=None, headers=None):
         """
         Asks as a patient user does. On a busy machine 503 (shed), 503 `risk_unavailable` and 504 are honest answers that
-        say nothing happened, and 202 `unknown` is an order that is under way: the same again is answered in the end.
+        say nothing happened, and 202 `unknown` is an order that is under way: the same id again is answered in the end.
         """
         end, tries = time.monotonic() + 60, 0
         while True:
             got, tries = self.ask(method, path, body, headers), tries + 1
             got.again = tries > 1
-            named = isinstance(body, dict) and "client_order_id" in body or "Idempotency-Key" in (headers or {})
-            busy = got.is_busy() or named and got.status == 202 and got.json.get("status") == "unknown"
-            if not busy and got.code() != "risk_unavailable" or time.monotonic() > end:
+            under_way = got.status == 202 and isinstance(got.json, dict) and got.json.get("status") == "unknown"
+            if under_way and "client_order_id" in got.json and "Idempotency-Key" not in (headers or {}):
+                body = dict(body, client_order_id=got.json["client_order_id"])  # it has one, given or not
+            if not (got.is_busy() or under_way) and got.code() != "risk_unavailable" or time.monotonic() > end:
                 return got
             time.sleep(0.05)
 
