@@ -624,6 +624,18 @@ static void fill_slots(void)
         ask(&c[keel_call_slots(rt) - 1], "/urgent", "{}");
 }
 
+/* All that normal calls may take, of twelve. */
+static void fill_normal(void)
+{
+    static struct client c[12];
+    memset(c, 0, sizeof c);
+    keel_timers_stop(rt);
+    for (int i = 0; i < 12; i++) {
+        ask(&c[i], "/park", "{}");
+        ck_assert_int_eq(c[i].done, 0);
+    }
+}
+
 static void drain(void)
 {
     rt->draining = true;
@@ -643,6 +655,8 @@ static const struct {
     {"forced_open", NULL, "/post", "", force_open, 503, false},
     {"circuit_open", NULL, "/route", "", break_op, 503, false},
     {"forced_open", NULL, "/route", "", shut_ways, 503, false}, /* all its alternatives */
+    {"bulkhead_full", NULL, "/post", "1", fill_normal, 503, false},
+    {"concurrency_limit", "--adaptive-concurrency=true", "/park", "1", fill_normal, 503, false},
     {"no_call_slot", NULL, "/post", "1", fill_slots, 503, true},
     {"draining", NULL, "/post", "1", drain, 503, true},
 };
