@@ -16,6 +16,7 @@
 
 #define BULK_NICE 10
 #define TICK_MS 100
+#define LAGS 3 /* ticks that must all be late before the lag counts as load */
 #define SPARE_THREADS 2 /* for sources, which do not wait in the lanes */
 
 struct keel_worker {
@@ -23,6 +24,8 @@ struct keel_worker {
     struct keel_queue q;
     uv_timer_t tick;
     int64_t due_ns;        /* when the tick should run */
+    int64_t lag_ns[LAGS];  /* of the last ticks */
+    size_t lag_at;
     int64_t last_delay_ns; /* of the job that began last */
     int64_t last_begin_ns;
 };
@@ -165,16 +168,27 @@ bool keel_worker_cancel(struct keel_rt *rt, struct keel_work *w)
     return true;
 }
 
+/* What the loop has been late by all the time: one late tick is a turn that was long or a machine that was away, and it
+ * is over; calls that come now would be refused for nothing. */
+static int64_t standing_lag(struct keel_worker *k, int64_t lag)
+{
+    k->lag_ns[k->lag_at++ % LAGS] = lag;
+    for (size_t i = 0; i < LAGS; i++)
+        lag = k->lag_ns[i] < lag ? k->lag_ns[i] : lag;
+    return lag;
+}
+
 /* How late a timer is says how long the loop's turns are. */
 static void on_tick(uv_timer_t *t)
 {
     struct keel_worker *k = t->data;
-    int64_t now = keel_mono_ns(), lag = now - k->due_ns;
-    k->rt->load.loop_lag_ns = lag > KEEL_MS ? lag : 0; /* the loop's clock has whole milliseconds */
+    int64_t now = keel_mono_ns(), late = now - k->due_ns;
+    int64_t lag = late > KEEL_MS ? late : 0; /* the loop's clock has whole milliseconds */
+    k->rt->load.loop_lag_ns = standing_lag(k, lag);
     k->due_ns = now + TICK_MS * KEEL_MS;
     update_load(k, now);
-    observe(k, KEEL_OWN_LOOP_LAG, k->rt->load.loop_lag_ns, now);
-    keel_observe(k->rt, "loop_lag", k->rt->load.loop_lag_ns);
+    observe(k, KEEL_OWN_LOOP_LAG, lag, now);
+    keel_observe(k->rt, "loop_lag", lag);
     keel_observe(k->rt, "queue_delay", k->rt->load.queue_delay_ns);
     uv_timer_start(t, on_tick, TICK_MS, 0);
 }

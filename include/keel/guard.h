@@ -47,7 +47,7 @@ struct keel_target_conf {
     uint64_t target_ns;
 };
 
-/* What shedding judges by, kept up to date by the runtime. */
+/* What shedding judges by, kept up to date by the runtime. The lag is the least of the last three ticks. */
 struct keel_load { int64_t loop_lag_ns, queue_delay_ns; uint32_t queued, in_flight; };
 
 /* Limits that are configured; all but max_calls are off by default. */

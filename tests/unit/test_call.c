@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "call_priv.h"
@@ -702,6 +703,22 @@ START_TEST(retry_after_is_exact)
 }
 END_TEST
 
+/* One turn that was long, or one moment in which the machine was away, sheds nobody; standing lag does. */
+START_TEST(standing_lag)
+{
+    const struct timespec stall = {.tv_nsec = 160 * KEEL_MS};
+    start(1);
+    keel_timers_stop(rt);
+    for (int tick = 1; tick <= 3; tick++) {
+        ck_assert_int_eq(rt->load.loop_lag_ns, 0);
+        nanosleep(&stall, NULL); /* what the loop is late by */
+        uv_run(rt->loop, UV_RUN_NOWAIT);
+    }
+    ck_assert_int_ge(rt->load.loop_lag_ns, 30 * KEEL_MS);
+    rt->load.loop_lag_ns = 0;
+}
+END_TEST
+
 /* ---- alternatives ---- */
 
 START_TEST(first_way)
@@ -1022,6 +1039,7 @@ int main(void)
     tcase_add_loop_test(tc, a_flood_of_normal_calls, 0, 2);
     tcase_add_loop_test(tc, refusals, 0, 2 * (int)KEEL_COUNT(refusal_case));
     tcase_add_test(tc, retry_after_is_exact);
+    tcase_add_test(tc, standing_lag);
     tcase_add_loop_test(tc, first_way, 0, 2);
     tcase_add_loop_test(tc, way_behind_an_open_circuit, 0, 2);
     tcase_add_loop_test(tc, way_that_does_not_fit, 0, 2);
