@@ -109,21 +109,32 @@ enum keel_status keel_gate_full(struct target *t, struct keel_refusal *why)
 
 /* ---- alternatives ---- */
 
-/* Mean and mean deviation as for TCP's retransmission timer (Jacobson 1988): one call that was slow is forgotten. */
-static void learn_latency(struct gate *a, int64_t ns)
+/*
+ * What three quarters of the last runs kept to, and all but one while they are few: a run that was slow because the
+ * machine was away says nothing of the next.
+ */
+static int64_t most_kept_to(const struct gate *a)
 {
-    if (a->mean_ns == 0) {
-        a->mean_ns = ns > 0 ? ns : 1;
-        return;
+    uint32_t n = a->n_took < KEEL_COUNT(a->took_ns) ? a->n_took : KEEL_COUNT(a->took_ns);
+    uint32_t longer = n / 4 > 1 ? n / 4 : 1;
+    int64_t best = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t above = 0;
+        for (uint32_t k = 0; k < n; k++)
+            above += a->took_ns[k] > a->took_ns[i] || (a->took_ns[k] == a->took_ns[i] && k < i);
+        if (above == longer)
+            best = a->took_ns[i];
     }
-    int64_t off = ns - a->mean_ns;
-    a->mean_ns += off / 8;
-    a->deviation_ns += ((off < 0 ? -off : off) - a->deviation_ns) / 4;
+    return best;
 }
 
-static int64_t recent_ns(const struct gate *a)
+static void learn_latency(struct gate *a, int64_t ns)
 {
-    return a->mean_ns + 3 * a->deviation_ns;
+    if (a->on_trial && ns < a->recent_ns)
+        a->n_took = 0; /* what made it slow is over */
+    a->on_trial = false;
+    a->took_ns[a->n_took++ % KEEL_COUNT(a->took_ns)] = ns;
+    a->recent_ns = most_kept_to(a);
 }
 
 void keel_gate_settled(struct target *t, struct keel_permit p, enum keel_outcome o, int64_t latency_ns, int64_t now_ns)
@@ -136,9 +147,12 @@ void keel_gate_settled(struct target *t, struct keel_permit p, enum keel_outcome
         keel_aimd_settle(t->gate.aimd, p.start_ns, latency_ns, now_ns);
 }
 
-static bool fits(const struct gate *a, int64_t left_ns, int64_t now_ns)
+static bool fits(struct gate *a, int64_t left_ns, int64_t now_ns)
 {
-    return recent_ns(a) <= left_ns || now_ns - a->tried_ns >= STALE_NS;
+    if (a->recent_ns <= left_ns)
+        return true;
+    a->on_trial = now_ns - a->tried_ns >= STALE_NS;
+    return a->on_trial;
 }
 
 static void chosen(struct target *t, const char *reason, int64_t now_ns)
@@ -273,10 +287,10 @@ static void write_alternative(struct keel_json *w, const struct target *t, int64
     keel_json_u64(w, "count", t->admitted);
     keel_json_u64(w, "as_fallback", a->n_fallback);
     keel_json_u64(w, "passed_over", a->n_passed_over);
-    if (a->mean_ns == 0)
+    if (a->recent_ns == 0)
         keel_json_null(w, "recent_us");
     else
-        keel_json_fix(w, "recent_us", (double)recent_ns(a) / 1e3, 3);
+        keel_json_fix(w, "recent_us", (double)a->recent_ns / 1e3, 3);
     keel_json_str(w, "last_reason", a->n_fallback > 0 ? a->last_reason : NULL);
     if (a->n_fallback > 0)
         keel_json_time(w, "last_fallback", wall_ns + (a->last_ns - now_ns));

@@ -18,7 +18,9 @@ struct gate {
     struct keel_aimd *aimd; /* NULL: off */
     uint64_t refused[KEEL_N_GATE];
     /* of an alternative */
-    int64_t mean_ns, deviation_ns; /* recent latency; 0: not known */
+    int64_t took_ns[8], recent_ns; /* the last runs; what most of them kept to, 0: not known */
+    uint32_t n_took;
+    bool on_trial; /* runs although it was too slow, to find out whether it still is */
     int64_t tried_ns, last_ns;     /* chosen last; chosen last in place of another */
     uint64_t n_fallback, n_passed_over;
     char last_reason[80];

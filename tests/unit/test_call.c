@@ -750,14 +750,17 @@ START_TEST(way_behind_an_open_circuit)
 }
 END_TEST
 
-/* It took 30 ms; a call that has 20 goes another way. */
+/* It took 30 ms, twice; a call that has 20 goes another way. */
 START_TEST(way_that_does_not_fit)
 {
-    struct client slow = {0}, c = {.limit_ms = "20"};
+    struct client c = {.limit_ms = "20"};
     start(_i);
-    ask(&slow, "/route", "{\"sleep_ms\":30}");
-    TURN_UNTIL(slow.done);
-    ck_assert_int_eq(slow.http, 200);
+    for (int i = 0; i < 2; i++) {
+        struct client slow = {0};
+        ask(&slow, "/route", "{\"sleep_ms\":30}");
+        TURN_UNTIL(slow.done);
+        ck_assert_int_eq(slow.http, 200);
+    }
     ask(&c, "/route", "{}");
     TURN_UNTIL(c.done);
     if (c.http == 504) /* the machine was away for 20 ms */
