@@ -79,6 +79,7 @@ int cli_status(int argc, char **argv);
 int cli_tail(int argc, char **argv);
 int cli_order(int argc, char **argv);
 int cli_models(int argc, char **argv);
+int cli_dead(int argc, char **argv);
 int cli_logs(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 

@@ -21,6 +21,7 @@ static const struct {
     {"status", cli_status, "one line per engine: health, breaker, uptime, operations"},
     {"order", cli_order, "place, show or cancel an order"},
     {"models", cli_models, "list, train and promote the models of ml"},
+    {"dead", cli_dead, "list, show, replay or discard records that an engine could not take"},
     {"tail", cli_tail, "follow a bus topic"},
     {"bench", cli_bench, "load a running engine and show throughput and latency"},
     {"logs", cli_logs, "show the logs of a system started by keel up or keel demo"},
