@@ -301,6 +301,8 @@ enum keel_status keel_bus_open(struct keel_rt *rt)
     b->topics = keel_topics(&b->n_topics);
     b->published = keel_alloc(b->n_topics, sizeof *b->published);
     b->received = keel_alloc(b->n_topics, sizeof *b->received);
+    b->conflated = keel_alloc(b->n_topics, sizeof *b->conflated);
+    b->dropped = keel_alloc(b->n_topics, sizeof *b->dropped);
     keel_bus_copy(b->producer, sizeof b->producer, rt->producer);
     if (strcmp(rt->core->keel_env, "main") != 0)
         snprintf(b->env, sizeof b->env, "%s:", rt->core->keel_env);
@@ -370,6 +372,8 @@ static void on_closed(uv_handle_t *handle)
         return;
     keel_free(b->published);
     keel_free(b->received);
+    keel_free(b->conflated);
+    keel_free(b->dropped);
     keel_free(b);
 }
 
@@ -437,6 +441,7 @@ void keel_bus_performance(struct keel_rt *rt, struct keel_json *w)
         keel_json_u64(w, "sent", s->sent);
         keel_json_u64(w, "received", s->received);
         keel_json_u64(w, "dropped", s->dropped);
+        keel_json_u64(w, "conflated", s->conflated);
         keel_json_u64(w, "gaps", s->gaps);
         keel_json_u64(w, "resent", s->resent);
         keel_json_u64(w, "retried", s->retried);
@@ -467,6 +472,8 @@ void keel_bus_counts(struct keel_rt *rt, struct keel_json *w)
     }
     by_topic(b, "published", b->published, w);
     by_topic(b, "received", b->received, w);
+    by_topic(b, "conflated_by_topic", b->conflated, w);
+    by_topic(b, "dropped_by_topic", b->dropped, w);
     keel_json_u64(w, "dropped", dropped);
     keel_json_u64(w, "duplicates", b->duplicates);
     keel_json_u64(w, "dead", dead);
@@ -482,9 +489,9 @@ void keel_bus_metrics(struct keel_rt *rt, struct keel_text *out)
 {
     static const struct { const char *name; size_t at; } what[] = {
         {"sent", offsetof(struct keel_lane_stats, sent)},       {"received", offsetof(struct keel_lane_stats, received)},
-        {"dropped", offsetof(struct keel_lane_stats, dropped)}, {"gaps", offsetof(struct keel_lane_stats, gaps)},
-        {"resent", offsetof(struct keel_lane_stats, resent)},   {"retried", offsetof(struct keel_lane_stats, retried)},
-        {"dead", offsetof(struct keel_lane_stats, dead)},
+        {"dropped", offsetof(struct keel_lane_stats, dropped)}, {"conflated", offsetof(struct keel_lane_stats, conflated)},
+        {"gaps", offsetof(struct keel_lane_stats, gaps)},       {"resent", offsetof(struct keel_lane_stats, resent)},
+        {"retried", offsetof(struct keel_lane_stats, retried)}, {"dead", offsetof(struct keel_lane_stats, dead)},
     };
     struct keel_bus *b = rt->bus;
     const char *engine = rt->engine->name;
@@ -498,6 +505,7 @@ void keel_bus_metrics(struct keel_rt *rt, struct keel_text *out)
     keel_text_add(out, "# TYPE keel_bus_backlog gauge\n");
     for (int i = 0; i < KEEL_N_LANE; i++)
         keel_text_add(out, "keel_bus_backlog{engine=\"%s\",lane=\"%s\"} %zu\n", engine, lane_name[i], keel_in_backlog(b, i));
+    keel_in_metrics(b, lane_name, out);
     keel_text_add(out, "# TYPE keel_bus_records_total counter\n");
     for (int i = 0; i < KEEL_N_LANE; i++)
         for (size_t k = 0; k < KEEL_COUNT(what); k++) {
@@ -703,6 +711,24 @@ static enum keel_status no_such_letter(struct keel_call *c, const char *id)
     return keel_fail(c, KEEL_NOTFOUND, "there is no dead letter %s", id);
 }
 
+static void on_one_letter(void *ctx, const struct redisReply *reply)
+{
+    struct parked p;
+    struct keel_call *c = unpark(ctx, &p);
+    enum keel_status st = reply != NULL && keel_reply_error(reply) == NULL ? KEEL_OK : KEEL_UNAVAILABLE;
+    if (st == KEEL_OK && keel_reply_n(reply) == 0)
+        st = KEEL_NOTFOUND;
+    if (c != NULL && st == KEEL_OK)
+        keel_range_parse(reply, letter_write, &c->out);
+    keel_wake(p.rt, p.token, st);
+}
+
+static enum keel_status shown(struct keel_call *c)
+{
+    const struct keel_bus_letter *arg = c->arg;
+    return keel_wait_status(c) == KEEL_NOTFOUND ? no_such_letter(c, arg->id) : answered(c);
+}
+
 static enum keel_status discarded(struct keel_call *c)
 {
     const struct keel_bus_letter *arg = c->arg;
@@ -747,6 +773,20 @@ static enum keel_status api_discard(struct keel_call *c)
     keel_arg(&a, c->rt->bus->dead_key);
     keel_arg(&a, arg->id);
     return ask_redis(c, &a, on_discarded, discarded);
+}
+
+static enum keel_status api_dead_one(struct keel_call *c)
+{
+    const struct keel_bus_letter *arg = c->arg;
+    struct keel_args a = {0};
+    enum keel_status st = check_letter(c);
+    if (st != KEEL_OK)
+        return st;
+    keel_arg(&a, "XRANGE");
+    keel_arg(&a, c->rt->bus->dead_key);
+    keel_arg(&a, arg->id);
+    keel_arg(&a, arg->id);
+    return ask_redis(c, &a, on_one_letter, shown);
 }
 
 static enum keel_status replayed(struct keel_call *c)
@@ -799,6 +839,8 @@ const struct keel_op keel_bus_ops[] = {
      .takes = &keel_bus_outbox_fields, .begin = api_outbox, .help = "Durable records of the last 24 hours, from a number on."},
     {.id = "bus_dead", .on = KEEL_GET("/bus/dead"), .level = KEEL_NORMAL, .deadline_ms = 3000,
      .takes = &keel_bus_dead_fields, .begin = api_dead, .help = "Records this engine could not take, newest first."},
+    {.id = "bus_dead_one", .on = KEEL_GET("/bus/dead/{id}"), .level = KEEL_NORMAL, .deadline_ms = 3000,
+     .takes = &keel_bus_letter_fields, .begin = api_dead_one, .help = "One of them."},
     {.id = "bus_dead_replay", .on = KEEL_POST("/bus/dead/{id}/replay"), .level = KEEL_NORMAL, .deadline_ms = 10000,
      .scope = KEEL_SCOPE_ADMIN, .takes = &keel_bus_letter_fields, .begin = api_replay,
      .help = "Runs a dead letter again; it is gone when that goes well."},

@@ -82,7 +82,9 @@ struct stream_in {
     size_t n_acks;
     bool fetch_wanted, is_fetching;
     int64_t fetch_at_ns;
-    int64_t lag, pending;       /* of the group, as Redis counts */
+    int64_t lag, pending;       /* not read yet, read and not acknowledged; as Redis counts */
+    int64_t base, added;        /* KEEL_EACH: entries ever added before the first one we read; and by now */
+    uint64_t entries;           /* KEEL_EACH: read since */
 };
 
 struct reader {
@@ -107,7 +109,7 @@ struct keel_in {
     char consumer[64];
     uint32_t dep;
     bool is_stopped, has_moved;
-    int64_t claim_at_ns;
+    int64_t claim_at_ns, lost_at_ns; /* lost: the last time a connection went with a read under way */
     struct keel_arena *scratch;
 };
 
@@ -147,7 +149,7 @@ const char *keel_in_foreign(const struct keel_bus *b, const struct keel_envelope
 /* ---- bus_ready.c ---- */
 void keel_in_step(struct stream_in *s, int64_t now_ns);
 void keel_in_reset(struct stream_in *s); /* back to the start, at the latest when the answer under way has come */
-void keel_in_ask_group(struct stream_in *s, bool claims); /* lag and pending; claims: entries of dead consumers too */
+void keel_in_ask_lag(struct stream_in *s, bool claims); /* and pending; claims: entries of dead consumers too */
 
 /* ---- bus_fetch.c ---- */
 bool keel_in_hole_below(const struct mark *m, uint64_t seq);

@@ -105,7 +105,7 @@ void keel_link_uncork(struct keel_link *l);
 void keel_link_tick(struct keel_link *l, int64_t now_ns);
 
 /* ---- bus.c ---- */
-struct keel_lane_stats { uint64_t sent, received, dropped, gaps, resent, retried, dead; };
+struct keel_lane_stats { uint64_t sent, received, dropped, conflated, gaps, resent, retried, dead; };
 
 struct keel_bus {
     struct keel_rt *rt;
@@ -124,7 +124,7 @@ struct keel_bus {
     struct keel_lane_stats lane[KEEL_N_LANE];
     const struct keel_topic *topics;
     size_t n_topics;
-    uint64_t *published, *received; /* by topic */
+    uint64_t *published, *received, *conflated, *dropped; /* by topic; the last two of live feeds */
     uint64_t duplicates, acked;
     size_t dead_durable;
     uint64_t dead_len; /* of the dead stream when dead_durable was counted */
@@ -181,6 +181,7 @@ bool keel_in_is_advancing(const struct keel_bus *b); /* a short tick is worth it
 void keel_in_control_up(struct keel_bus *b);
 size_t keel_in_backlog(const struct keel_bus *b, int lane); /* -1: all */
 void keel_in_lane_json(const struct keel_bus *b, enum keel_lane lane, struct keel_json *w);
+void keel_in_metrics(const struct keel_bus *b, const char *const lane_name[KEEL_N_LANE], struct keel_text *out);
 void keel_in_producers_json(const struct keel_bus *b, struct keel_json *w);
 /* Runs a dead letter again; wakes the call of token with the outcome. KEEL_NOTFOUND: nobody here takes it. */
 enum keel_status keel_in_replay(struct keel_bus *b, const struct keel_entry *e, uint64_t token);

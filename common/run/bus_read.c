@@ -21,6 +21,7 @@ enum { COUNT_CRITICAL = 16, COUNT_BULK = 256, BLOCK_MS = 1000 };
 
 #define BULK_SLICE_NS (200 * 1000)
 #define CRITICAL_SLICE_NS (1000 * 1000)
+#define LOST_TOGETHER_NS (5 * KEEL_S_NS)
 #define POSITION_NS (20 * KEEL_MS_NS)
 #define POSITION_IDLE_NS KEEL_MS_NS /* once everything in hand is handled, so that a replay need not wait */
 
@@ -156,20 +157,43 @@ static void on_entry(void *ctx, const char *key, size_t key_len, const struct ke
     for (size_t i = 0; i < r->n; i++) {
         struct stream_in *s = r->streams[i];
         if (strlen(s->key) == key_len && memcmp(s->key, key, key_len) == 0) {
+            s->entries++;
             keel_in_accept(s, e, FROM_STREAM, 0);
             return;
         }
     }
 }
 
+/* The stream or its group, which are made again at once. */
+static bool is_gone(const char *why)
+{
+    return strncmp(why, "NOGROUP", 7) == 0 || strncmp(why, "UNBLOCKED", 9) == 0;
+}
+
 static void read_refused(struct reader *r, const char *why)
 {
-    bool gone = strncmp(why, "NOGROUP", 7) == 0 || strncmp(why, "UNBLOCKED", 9) == 0;
+    bool gone = is_gone(why);
     r->read_at_ns = keel_mono_ns() + (gone ? 20 * KEEL_MS_NS : KEEL_S_NS);
     keel_log_often(KEEL_LOG_WARN, "read_refused", "detail=%s", why);
     for (size_t i = 0; i < r->n && gone; i++)
         keel_in_reset(r->streams[i]);
     keel_bus_soon(r->bus);
+}
+
+/* All readers lose their connections together: that is one failure, and coming back is the links' own business. */
+static enum keel_outcome read_outcome(struct keel_in *in, const struct redisReply *reply)
+{
+    int64_t now_ns = keel_mono_ns();
+    if (in->is_stopped)
+        return KEEL_OUT_CANCELLED;
+    const char *why = keel_reply_error(reply);
+    if (reply != NULL && why == NULL)
+        return KEEL_OUT_OK;
+    if (why != NULL)
+        return is_gone(why) ? KEEL_OUT_CANCELLED : KEEL_OUT_FAILURE;
+    bool is_same = in->lost_at_ns > 0 && now_ns - in->lost_at_ns < LOST_TOGETHER_NS;
+    in->lost_at_ns = now_ns;
+    return is_same ? KEEL_OUT_CANCELLED : KEEL_OUT_FAILURE;
 }
 
 static void on_read(void *ctx, const struct redisReply *reply)
@@ -179,9 +203,7 @@ static void on_read(void *ctx, const struct redisReply *reply)
     r->is_reading = false;
     if (r->has_permit) {
         r->has_permit = false;
-        keel_dep_settle(r->bus->rt, r->permit, r->bus->in->is_stopped          ? KEEL_OUT_CANCELLED
-                                               : reply != NULL && why == NULL ? KEEL_OUT_OK
-                                                                              : KEEL_OUT_FAILURE);
+        keel_dep_settle(r->bus->rt, r->permit, read_outcome(r->bus->in, reply));
     }
     if (reply == NULL || r->bus->in->is_stopped)
         return;
@@ -396,11 +418,11 @@ void keel_in_second(struct keel_bus *b, int64_t now_ns)
         in->claim_at_ns = now_ns + b->rt->core->claim_idle_ms * KEEL_MS_NS / 2;
     for (size_t i = 0; i < in->n; i++) {
         struct reader *r = &in->readers[i];
-        for (size_t k = 0; k < r->n && r->is_share && !in->is_stopped; k++) {
+        for (size_t k = 0; k < r->n && !in->is_stopped; k++) {
             struct stream_in *s = r->streams[k];
             if (s->step != IN_READY || s->is_asking)
                 continue;
-            keel_in_ask_group(s, claims);
+            keel_in_ask_lag(s, claims);
         }
     }
 }
@@ -436,24 +458,49 @@ size_t keel_in_backlog(const struct keel_bus *b, int lane)
     return n;
 }
 
-void keel_in_lane_json(const struct keel_bus *b, enum keel_lane lane, struct keel_json *w)
+struct lane_now { int64_t lag, pending, oldest_ms; };
+
+/* lag: records in Redis that were not read yet, as of the last second, and those in hand. */
+static struct lane_now lane_now(const struct keel_bus *b, enum keel_lane lane)
 {
-    int64_t lag = 0, pending = 0, now_ns = keel_mono_ns(), oldest_ns = now_ns;
+    int64_t now_ns = keel_mono_ns(), oldest_ns = now_ns;
+    struct lane_now l = {.lag = (int64_t)keel_in_backlog(b, (int)lane)};
     for (size_t i = 0; b->in != NULL && i < b->in->n; i++) {
         const struct reader *r = &b->in->readers[i];
         for (size_t k = 0; k < r->n; k++) {
             const struct stream_in *s = r->streams[k];
             if (s->lane != lane)
                 continue;
-            lag += s->lag;
-            pending += s->pending;
+            l.lag += s->lag;
+            l.pending += s->pending;
             if (s->first != NULL && s->first->since_ns < oldest_ns)
                 oldest_ns = s->first->since_ns;
         }
     }
-    keel_json_i64(w, "lag", lag + (int64_t)keel_in_backlog(b, (int)lane));
-    keel_json_i64(w, "pending", pending);
-    keel_json_i64(w, "oldest_ms", (now_ns - oldest_ns) / KEEL_MS_NS);
+    l.oldest_ms = (now_ns - oldest_ns) / KEEL_MS_NS;
+    return l;
+}
+
+void keel_in_lane_json(const struct keel_bus *b, enum keel_lane lane, struct keel_json *w)
+{
+    struct lane_now l = lane_now(b, lane);
+    keel_json_i64(w, "lag", l.lag);
+    keel_json_i64(w, "pending", l.pending);
+    keel_json_i64(w, "oldest_ms", l.oldest_ms);
+}
+
+void keel_in_metrics(const struct keel_bus *b, const char *const lane_name[KEEL_N_LANE], struct keel_text *out)
+{
+    static const char *const names[] = {"lag", "pending", "oldest_seconds"};
+    const char *engine = b->rt->engine->name;
+    for (size_t k = 0; k < KEEL_COUNT(names); k++) {
+        keel_text_add(out, "# TYPE keel_bus_%s gauge\n", names[k]);
+        for (int i = 0; i < KEEL_N_LANE; i++) {
+            struct lane_now l = lane_now(b, (enum keel_lane)i);
+            double value[] = {(double)l.lag, (double)l.pending, (double)l.oldest_ms / 1000};
+            keel_text_add(out, "keel_bus_%s{engine=\"%s\",lane=\"%s\"} %.15g\n", names[k], engine, lane_name[i], value[k]);
+        }
+    }
 }
 
 /* How far a producer has been handled: the memory record that settled last, else the durable one. */

@@ -38,31 +38,45 @@ static bool step_failed(struct stream_in *s, const struct redisReply *reply)
     return true;
 }
 
+static void ask_stream(struct stream_in *s, keel_reply_done_fn *fn, bool *asked)
+{
+    struct keel_args a = {0};
+    keel_arg(&a, "XINFO");
+    keel_arg(&a, "STREAM");
+    keel_arg(&a, s->key);
+    *asked = keel_link_send(s->reader->bus->control, &a, 0, fn, s);
+}
+
+static bool is_absent(const struct redisReply *reply)
+{
+    const char *why = keel_reply_error(reply);
+    return why != NULL && strncmp(why, "ERR no such key", 15) == 0;
+}
+
+static int64_t member_int(const struct redisReply *reply, const char *name)
+{
+    int64_t n;
+    return keel_reply_int(keel_reply_member(reply, name), &n) ? n : 0;
+}
+
 static void on_tail(void *ctx, const struct redisReply *reply)
 {
     struct stream_in *s = ctx;
     struct keel_entry e;
-    if (step_failed(s, reply))
+    if (!is_absent(reply) && step_failed(s, reply))
         return;
-    bool has_tail = keel_entry_parse(keel_reply_at(reply, 0), &e);
-    if (!s->was_recovered)
+    int64_t added = member_int(reply, "entries-added");
+    bool has_tail = keel_entry_parse(keel_reply_member(reply, "last-entry"), &e);
+    if (!s->was_recovered) {
         s->pos = has_tail ? e.id : (struct keel_sid){0, 0};
-    else if (!has_tail || keel_sid_cmp(e.id, s->pos) < 0)
+        s->base = added;
+    } else if (!has_tail || keel_sid_cmp(e.id, s->pos) < 0) {
         s->pos = (struct keel_sid){0, 0}; /* Redis lost what was read; what is known is passed over */
+        s->base = added - member_int(reply, "length");
+        s->entries = 0;
+    }
     s->was_recovered = true;
     next_step(s, IN_READY);
-}
-
-static void ask_tail(struct stream_in *s)
-{
-    struct keel_args a = {0};
-    keel_arg(&a, "XREVRANGE");
-    keel_arg(&a, s->key);
-    keel_arg(&a, "+");
-    keel_arg(&a, "-");
-    keel_arg(&a, "COUNT");
-    keel_arg(&a, "1");
-    s->is_stepping = keel_link_send(s->reader->bus->control, &a, 0, on_tail, s);
 }
 
 static void on_group(void *ctx, const struct redisReply *reply)
@@ -245,7 +259,7 @@ void keel_in_step(struct stream_in *s, int64_t now_ns)
     if (s->step == IN_READY || s->is_stepping || now_ns < s->step_at_ns || !keel_link_is_up(s->reader->bus->control))
         return;
     if (!s->reader->is_share)
-        ask_tail(s);
+        ask_stream(s, on_tail, &s->is_stepping);
     else if (s->step == IN_NEW)
         ask_group(s);
     else if (s->step == IN_PLACE)
@@ -360,8 +374,30 @@ static void on_lag(void *ctx, const struct redisReply *reply)
         group_read(s, reply, false);
 }
 
-void keel_in_ask_group(struct stream_in *s, bool claims)
+static void on_length(void *ctx, const struct redisReply *reply)
 {
+    struct stream_in *s = ctx;
+    s->is_asking = false;
+    if (reply == NULL || keel_reply_error(reply) != NULL)
+        return;
+    int64_t added = member_int(reply, "entries-added");
+    struct keel_sid last = {0, 0};
+    keel_reply_sid(keel_reply_member(reply, "last-generated-id"), &last);
+    /* All is read, whatever was trimmed before it was; or it is another stream of that name. */
+    if (keel_sid_cmp(s->pos, last) == 0 || added < s->added)
+        s->base = added - (int64_t)s->entries;
+    s->added = added;
+    s->lag = added - s->base - (int64_t)s->entries;
+    if (s->lag < 0)
+        s->lag = 0; /* read while the answer was under way, or a Redis that does not count */
+}
+
+void keel_in_ask_lag(struct stream_in *s, bool claims)
+{
+    if (!s->reader->is_share) {
+        ask_stream(s, on_length, &s->is_asking);
+        return;
+    }
     s->is_asking = ask_place(s, on_lag);
     if (claims)
         ask_consumers(s);

@@ -505,7 +505,7 @@ static void describe_names(struct keel_json *w, const char *key, const char *con
 static void describe_flags(struct keel_json *w, unsigned flags)
 {
     static const struct { unsigned flag; const char *name; } names[] = {
-        {KEEL_MUST, "must"}, {KEEL_JOB, "job"}, {KEEL_HYBRID_ONLY, "hybrid_only"}, {KEEL_PREBUILT, "prebuilt"},
+        {KEEL_MUST, "must"}, {KEEL_JOB, "job"}, {KEEL_HYBRID_ONLY, "hybrid_only"}, {KEEL_PREBUILT, "prebuilt"}, {KEEL_LIVE, "live"},
         {KEEL_BARE_ARRAY, "bare_array"}};
 
     keel_json_arr(w, "flags");

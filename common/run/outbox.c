@@ -42,6 +42,7 @@ struct stream *keel_out_named(struct keel_out *o, const char *name)
 static void fifo_append(struct fifo *f, struct rec *r)
 {
     r->next = NULL;
+    r->prev = f->last;
     if (f->last != NULL)
         f->last->next = r;
     else
@@ -56,6 +57,8 @@ static struct rec *fifo_pop(struct fifo *f)
     f->first = r->next;
     if (f->first == NULL)
         f->last = NULL;
+    else
+        f->first->prev = NULL;
     f->n--;
     return r;
 }
@@ -160,6 +163,8 @@ void keel_out_kept_again(struct stream *s, struct keel_sid after)
     again.last->next = s->queue.first;
     if (s->queue.last == NULL)
         s->queue.last = again.last;
+    else
+        s->queue.first->prev = again.last;
     s->queue.first = again.first;
     s->queue.n += again.n;
     s->cursor = s->queue.first;
@@ -192,6 +197,82 @@ void keel_out_rewind(struct stream *s, uint64_t from)
     s->db_from = from > 0 ? from : 1;
     s->load_at_ns = 0;
     s->n_acks = 0;
+}
+
+/* ---- records of live feeds ---- */
+
+static struct rec **index_at(struct stream *s, const struct keel_topic *topic, const char *key, uint32_t *hash)
+{
+    *hash = 2166136261u ^ (uint32_t)(topic - s->bus->topics);
+    for (const char *c = key; *c != '\0'; c++)
+        *hash = (*hash ^ (unsigned char)*c) * 16777619u;
+    struct rec **at = &s->live[*hash % LIVE_BUCKETS];
+    while (*at != NULL && ((*at)->topic != topic || strcmp((*at)->key, key) != 0))
+        at = &(*at)->same;
+    return at;
+}
+
+static void index_leave(struct stream *s, struct rec *r)
+{
+    struct rec **at = &s->live[r->hash % LIVE_BUCKETS];
+    if (!r->is_indexed)
+        return;
+    while (*at != r)
+        at = &(*at)->same;
+    *at = r->same;
+    r->is_indexed = false;
+}
+
+static bool is_conflated(const struct keel_bus *b, const struct keel_outgoing *o)
+{
+    const struct keel_core_options *core = b->rt->core;
+    for (size_t i = 0; o->is_live && i < core->n_conflate_topics; i++)
+        if (strcmp(core->conflate_topics[i], o->topic->name) == 0)
+            return true;
+    return false;
+}
+
+/* The new record takes place and number of the old one, which has never left the process. */
+static void replace(struct stream *s, struct rec *old, struct rec *r)
+{
+    index_leave(s, old);
+    r->next = old->next;
+    r->prev = old->prev;
+    *(old->prev != NULL ? &old->prev->next : &s->queue.first) = r;
+    *(old->next != NULL ? &old->next->prev : &s->queue.last) = r;
+    if (s->cursor == old)
+        s->cursor = r;
+    s->waiting_bytes += rec_bytes(r);
+    s->waiting_bytes -= rec_bytes(old);
+    s->bus->lane[s->lane].conflated++;
+    keel_out_count(s->bus, s->bus->conflated, r->topic);
+    keel_free(old);
+}
+
+bool keel_bus_drop_oldest(struct keel_rt *rt)
+{
+    struct keel_bus *b = rt->bus;
+    struct stream *s = &b->out->stream[KEEL_LANE_NORMAL];
+    struct rec *r = s->cursor;
+    while (r != NULL && (r->state != WAITING || !r->is_live || r->was_sent))
+        r = r->next;
+    if (r == NULL)
+        return false;
+    index_leave(s, r);
+    if (s->cursor == r)
+        s->cursor = r->next;
+    *(r->prev != NULL ? &r->prev->next : &s->queue.first) = r->next;
+    *(r->next != NULL ? &r->next->prev : &s->queue.last) = r->prev;
+    s->queue.n--;
+    b->out->queued--;
+    s->waiting--;
+    s->waiting_bytes -= rec_bytes(r);
+    b->lane[s->lane].dropped++;
+    keel_out_count(b, b->dropped, r->topic);
+    keel_log_often(KEEL_LOG_WARN, "record_dropped", "topic=%s key=%s seq=%llu", r->topic->name, r->key,
+                   (unsigned long long)r->seq);
+    keel_free(r);
+    return true;
 }
 
 /* ---- sending ---- */
@@ -282,6 +363,7 @@ static bool send_one(struct stream *s, struct rec *r)
         s->bus->lane[s->lane].resent++;
     r->was_sent = true;
     r->state = SENT;
+    index_leave(s, r);
     s->in_flight++;
     s->waiting--;
     s->waiting_bytes -= rec_bytes(r);
@@ -373,16 +455,36 @@ void keel_bus_send(struct keel_rt *rt, const struct keel_outgoing *out)
     if (b == NULL || b->closing)
         return;
     struct stream *s = keel_out_stream(b->out, out->topic->name);
-    h.seq = ++s->seq;
+    struct rec **at = NULL, *old = NULL;
+    uint32_t hash = 0;
+    keel_out_key(h.key, out->key);
+    if (is_conflated(b, out)) {
+        at = index_at(s, out->topic, h.key, &hash);
+        old = *at;
+    }
+    h.seq = old != NULL ? old->seq : ++s->seq;
     h.ts_publish = keel_wall_ns();
     keel_bus_copy(h.topic, sizeof h.topic, out->topic->name);
     keel_bus_copy(h.producer, sizeof h.producer, b->producer);
     keel_bus_copy(h.epoch, sizeof h.epoch, rt->epoch);
     keel_bus_copy(h.traceparent, sizeof h.traceparent, out->traceparent);
-    keel_out_key(h.key, out->key);
     size_t n = keel_head_print(rt->core->keel_env, keel_mode(rt), &h, head);
-    keel_out_queue(s, keel_out_rec(s, out->topic, h.seq, false, head, n, out->payload, out->len));
-    keel_out_count(b, b->published, out->topic);
+    struct rec *r = keel_out_rec(s, out->topic, h.seq, false, head, n, out->payload, out->len);
+    r->is_live = out->is_live;
+    if (out->is_live)
+        memcpy(r->key, h.key, sizeof r->key);
+    if (old != NULL) {
+        replace(s, old, r);
+    } else {
+        keel_out_queue(s, r);
+        keel_out_count(b, b->published, out->topic);
+    }
+    if (at != NULL) {
+        r->hash = hash;
+        r->is_indexed = true;
+        r->same = s->live[hash % LIVE_BUCKETS];
+        s->live[hash % LIVE_BUCKETS] = r;
+    }
     keel_out_flush_when_due(s);
 }
 

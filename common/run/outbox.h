@@ -7,19 +7,22 @@
 
 #include "bus_priv.h"
 
-enum { ACKS = 8192, SAMPLES = 8192, MAX_READERS = 64 };
+enum { ACKS = 8192, SAMPLES = 8192, MAX_READERS = 64, LIVE_BUCKETS = 1024 };
 
 enum rec_state { WAITING, SENT, DONE };
 
 struct rec {
-    struct rec *next;
+    struct rec *next, *prev; /* prev: in the queue only */
+    struct rec *same;        /* in the index of live records */
     struct stream *stream;
     uint64_t seq;
     struct keel_sid id;
     int64_t acked_ns;
     const struct keel_topic *topic;
     enum rec_state state;
-    bool is_durable, is_kept, is_orphan, has_permit, was_sent;
+    bool is_durable, is_kept, is_orphan, has_permit, was_sent, is_live, is_indexed;
+    uint32_t hash; /* of topic and key, where indexed */
+    char key[72];  /* of a live record */
     struct keel_permit permit;
     size_t h_len, p_len;
     char text[]; /* header, payload */
@@ -49,6 +52,7 @@ struct stream {
     bool is_urgent; /* a flush goes on until nothing waits */
     int64_t pause_ns, paused_until_ns;
     /* memory records */
+    struct rec *live[LIVE_BUCKETS]; /* of a conflated topic, waiting, one a key */
     uint64_t seq;
     struct fifo kept;
     /* durable records */

@@ -29,7 +29,8 @@ enum keel_status keel_publish(struct keel_call *pub, const char *topic, const ch
     keel_json_end(&w);
     if (w.bad)
         return keel_fail_as(pub, KEEL_INTERNAL, "not_finite", NULL, "a record of %s is not finite", topic);
-    if (!keel_bus_reserve(rt, lane, 1))
+    bool is_live = (pub->op->flags & KEEL_LIVE) != 0 && lane == KEEL_LANE_NORMAL;
+    if (!keel_bus_reserve(rt, lane, 1) && !(is_live && keel_bus_drop_oldest(rt) && keel_bus_reserve(rt, lane, 1)))
         return keel_fail_as(pub, KEEL_SHED, "outbox_full", NULL, "the outbox has no room for %s", topic);
     c->reserved[lane]++;
     struct publication *p = keel_arena_alloc(pub->arena, sizeof *p);
@@ -43,6 +44,7 @@ enum keel_status keel_publish(struct keel_call *pub, const char *topic, const ch
         .traceparent = pub->rec->traceparent,
         .payload = keel_json_text(&w),
         .len = w.len,
+        .is_live = is_live,
     };
     *c->publications_end = p;
     c->publications_end = &p->next;

@@ -50,6 +50,7 @@
     X(S, I64, max_deliveries, "5", 1, 100, "", "crashes while handling a record before it is a dead letter")           \
     X(S, I64, claim_idle_ms, "60000", 100, 3600000, "ms", "a consumer silent for so long loses its records to others of its group") \
     X(S, I64, reader_window, "16384", 64, 1000000, "records", "how far a replay may be ahead of its slowest reader")   \
+    X(S, STRS, conflate_topics, KEEL_OPT, 0, 32, "", "normal topics of live feeds of which the latest record of a key replaces one that waits") \
     X(S, STRS, priority_topics, KEEL_OPT, 0, 32, "", "prefixes of the critical and priority lanes; absent: E.critical, E.priority")
 KEEL_RECORD(keel_core_options, KEEL_CORE_OPTIONS);
 
@@ -217,7 +218,9 @@ int64_t keel_bus_away_ns(struct keel_rt *rt);         /* since when Redis is awa
 bool keel_bus_reserve(struct keel_rt *rt, enum keel_lane lane, size_t n);
 void keel_bus_release(struct keel_rt *rt, enum keel_lane lane, size_t n);
 struct keel_outgoing { const struct keel_topic *topic; const char *key; int64_t ts_event, ts_init, ts_recv;
-                       const char *traceparent; const char *payload; size_t len; };
+                       const char *traceparent; const char *payload; size_t len; bool is_live; };
+/* Makes room for a live record by dropping the oldest that waits; false: none does. */
+bool keel_bus_drop_oldest(struct keel_rt *rt);
 void keel_bus_send(struct keel_rt *rt, const struct keel_outgoing *o); /* a memory record, room reserved before; copies */
 /* A source may hand out n more items' records: outbox has room, Redis is there, the slowest reader is within the window. */
 bool keel_bus_room(struct keel_rt *rt, size_t n);

@@ -4,6 +4,7 @@
 static const struct keel_op marketdata_ops[] = {
     {.id = "ingest", .on = KEEL_POST("/data/ingest"), .level = KEEL_CRITICAL, .deadline_ms = 48, .target_ms = 50,
      .scope = KEEL_SCOPE_TRADE, .max_body = MD_INGEST_BYTES, .takes = &md_ingest_fields, .begin = api_ingest,
+     .flags = KEEL_LIVE,
      .help = "Takes trades, quotes, bars and books of symbols that no feed runs on"},
     {.id = "feed_slice", .on = KEEL_SOURCE, .level = KEEL_HIGH, .begin = feed_slice,
      .help = "A slice of a running feed"},

@@ -46,6 +46,7 @@ enum keel_flags {
     KEEL_JOB = 2,         /* answers 202 with /jobs/{id} */
     KEEL_HYBRID_ONLY = 4, /* in plain mode the route is 404 and names ENABLE_HYBRID */
     KEEL_PREBUILT = 8,    /* no admission, no tracking: /health and its like */
+    KEEL_LIVE = 32,       /* speaks for a live feed: what it publishes on normal topics may be conflated, the oldest dropped */
     KEEL_BARE_ARRAY = 16, /* a body that is a JSON array is taken as the member named by .bare */
 };
 

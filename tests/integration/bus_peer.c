@@ -1,8 +1,9 @@
 /*
- * Two small engines for the tests of the bus, in the places of strategy (publishes) and portfolio (applies).
+ * Small engines for the tests of the bus, in the places of strategy (publishes), portfolio (applies) and marketdata (a live feed).
  *
  *   bus_peer strategy ...   POST /emit {count, first, portfolios}: durable fills, one transaction each, and memory signals;
  *                           POST /flood {count}: a source of that many signals, as fast as it may
+ *   bus_peer marketdata ... POST /quotes {count, first, portfolios}: quotes of that many symbols, the bid is the number
  *   bus_peer portfolio ...  every fill becomes a row of the table got, in the transaction that holds its mark; the rows have
  *                           no key, so that a fill applied twice is two rows
  *
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "keel/call.h"
+#include "keel/clock.h"
 #include "keel/contract.h"
 #include "keel/source.h"
 #include "keel/store.h"
@@ -28,7 +30,10 @@
 KEEL_RECORD(emit, EMIT);
 KEEL_RECORD_TABLE(emit, EMIT);
 
-#define HOLD(X, S) X(S, BOOL, on, NULL, 0, 0, "", "fail every fill as unavailable")
+#define HOLD(X, S)                                                                                                     \
+    X(S, BOOL, on, NULL, 0, 0, "", "fail every fill as unavailable")                                                   \
+    X(S, BOOL, any_price, "false", 0, 0, "", "13 is a price, too")                                                     \
+    X(S, I64, slow_us, "0", 0, 10000, "us", "what a fill takes on the loop")
 KEEL_RECORD(hold, HOLD);
 KEEL_RECORD_TABLE(hold, HOLD);
 
@@ -179,9 +184,40 @@ static const struct keel_engine strategy = {
     .publishes = strategy_topics, .schema = schema, .state_size = sizeof(struct flood),
 };
 
+/* ---- the live feed ---- */
+
+static enum keel_status quotes_begin(struct keel_call *c)
+{
+    const struct emit *arg = c->arg;
+    for (int64_t i = arg->first; i < arg->first + arg->count; i++) {
+        char symbol[32];
+        snprintf(symbol, sizeof symbol, "S%lld", (long long)(i % arg->portfolios));
+        struct keel_quote q = {.symbol = symbol, .has_symbol = true, .bid = i * KEEL_SCALE, .has_bid = true,
+                               .bid_size = KEEL_SCALE, .has_bid_size = true, .ask = i * KEEL_SCALE, .has_ask = true,
+                               .ask_size = KEEL_SCALE, .has_ask_size = true};
+        enum keel_status st = keel_publish(c, "marketdata.quote", symbol, 1, 1, &q);
+        if (st != KEEL_OK)
+            return st;
+    }
+    keel_json_obj(&c->out, NULL);
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
+static const struct keel_op feed_ops[] = {
+    {.id = "quotes", .on = KEEL_POST("/quotes"), .level = KEEL_CRITICAL, .deadline_ms = 5000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &emit_fields, .begin = quotes_begin, .flags = KEEL_LIVE},
+};
+static const char *const feed_topics[] = {"marketdata.quote", NULL};
+static const struct keel_engine feed = {
+    .name = "marketdata", .title = "test", .port = 8800, .ops = feed_ops, .n_ops = KEEL_COUNT(feed_ops),
+    .publishes = feed_topics,
+};
+
 /* ---- the consumer ---- */
 
-struct state { bool hold; int64_t signals; };
+enum { SYMBOLS = 8 };
+struct state { bool hold, any_price; int64_t signals, slow_ns, quotes, bid[SYMBOLS]; };
 
 static enum keel_status fill_end(struct keel_call *c)
 {
@@ -192,12 +228,14 @@ static enum keel_status fill_begin(struct keel_call *c)
 {
     const struct keel_fill *fill = c->arg;
     const struct state *s = c->state;
-    if (fill->price == 13 * KEEL_SCALE)
+    if (fill->price == 13 * KEEL_SCALE && !s->any_price)
         return keel_fail(c, KEEL_INVALID, "13 is no price");
     if (fill->price == 14 * KEEL_SCALE)
         kill(getpid(), SIGKILL);
     if (s->hold)
         return keel_fail(c, KEEL_UNAVAILABLE, "held");
+    for (int64_t until_ns = keel_mono_ns() + s->slow_ns; s->slow_ns > 0 && keel_mono_ns() < until_ns;)
+        ;
     struct keel_txn *t = keel_txn_new(keel_store(c->rt));
     keel_txn_exec(t, "INSERT INTO got(portfolio, trade_id, fill_no) VALUES(?1, ?2, ?3)", "ssi", fill->portfolio_id,
                   fill->trade_id, fill->fill_no);
@@ -213,13 +251,30 @@ static enum keel_status signal_begin(struct keel_call *c)
     return KEEL_OK;
 }
 
+static enum keel_status quote_begin(struct keel_call *c)
+{
+    const struct keel_quote *q = c->arg;
+    struct state *s = c->state;
+    s->quotes++;
+    if (q->symbol[0] == 'S' && q->symbol[1] >= '0' && q->symbol[1] < '0' + SYMBOLS)
+        s->bid[q->symbol[1] - '0'] = q->bid / KEEL_SCALE;
+    return KEEL_OK;
+}
+
 static enum keel_status hold_begin(struct keel_call *c)
 {
     const struct hold *arg = c->arg;
     struct state *s = c->state;
     s->hold = arg->on;
+    s->any_price = arg->any_price;
+    s->slow_ns = arg->slow_us * 1000;
     keel_json_obj(&c->out, NULL);
     keel_json_i64(&c->out, "signals", s->signals);
+    keel_json_i64(&c->out, "quotes", s->quotes);
+    keel_json_arr(&c->out, "bids");
+    for (int i = 0; i < SYMBOLS; i++)
+        keel_json_i64(&c->out, NULL, s->bid[i]);
+    keel_json_end(&c->out);
     keel_json_end(&c->out);
     return KEEL_OK;
 }
@@ -229,6 +284,8 @@ static const struct keel_op portfolio_ops[] = {
      .takes = &keel_fill_fields, .key = "portfolio_id", .begin = fill_begin, .flags = KEEL_MUST},
     {.id = "signal", .on = KEEL_TOPIC("strategy.priority.signal", KEEL_EACH), .level = KEEL_HIGH, .deadline_ms = 1000,
      .takes = &keel_signal_fields, .begin = signal_begin},
+    {.id = "quote", .on = KEEL_TOPIC("marketdata.quote", KEEL_EACH), .level = KEEL_HIGH, .deadline_ms = 1000,
+     .takes = &keel_quote_fields, .key = "symbol", .begin = quote_begin},
     {.id = "hold", .on = KEEL_POST("/hold"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &hold_fields, .begin = hold_begin},
     {.id = "fail", .on = KEEL_POST("/fail"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
@@ -243,5 +300,9 @@ int main(int argc, char **argv)
 {
     if (argc < 2)
         return 2;
-    return keel_main(argc - 1, argv + 1, strcmp(argv[1], "strategy") == 0 ? &strategy : &portfolio);
+    const struct keel_engine *const roles[] = {&strategy, &portfolio, &feed};
+    for (size_t i = 0; i < KEEL_COUNT(roles); i++)
+        if (strcmp(argv[1], roles[i]->name) == 0)
+            return keel_main(argc - 1, argv + 1, roles[i]);
+    return 2;
 }

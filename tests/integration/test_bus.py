@@ -1,6 +1,8 @@
 """The bus between two small engines (bus_peer.c) over a real Redis: nothing durable is lost, nothing is applied twice,
 whoever is killed, emptied or restarted, and the order of a key holds."""
 import os
+import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -12,7 +14,7 @@ from http.client import HTTPException
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 import keeltest  # noqa: E402
-from keeltest import Engine, Folder, Redis, free_port, wait_for  # noqa: E402
+from keeltest import Engine, Folder, Redis, free_port, keel, wait_for  # noqa: E402
 
 CRITICAL = "nautilus-strategy-hybrid-streams" + (":critical" if keeltest.HYBRID == "true" else "")
 SIGNALS = "nautilus-strategy-hybrid-streams" + (":priority" if keeltest.HYBRID == "true" else "")
@@ -120,6 +122,13 @@ class Case(unittest.TestCase):
     def counts(self, engine):
         return engine.get("/metrics", {"Accept": "application/json"}).json
 
+    def figures(self, engine, lane):
+        """Of one lane, from /metrics."""
+        text = engine.get("/metrics").body.decode()
+        gauges = re.findall(rf'keel_bus_(\w+){{engine="\w+",lane="{lane}"}} (\S+)', text)
+        totals = re.findall(rf'keel_bus_records_total{{engine="\w+",lane="{lane}",what="(\w+)"}} (\S+)', text)
+        return {k: float(v) for k, v in gauges + totals}
+
     def dead(self):
         return self.b.get("/bus/dead").json["dead"]
 
@@ -164,6 +173,64 @@ class Flow(Case):
         self.assertEqual(self.b.post(f"/bus/dead/{letter['id']}/discard").status, 404)
         self.assertEqual(self.dead(), [])
         wait_for(lambda: self.b.get("/health").status == 200)
+
+    def test_dead_by_keel(self):
+        """keel dead lists, shows, replays and discards."""
+        env = {"PORTFOLIO_URL": f"http://127.0.0.1:{self.b.port}"}
+        self.emit(2, price="13")
+        wait_for(lambda: len(self.dead()) == 2, 30)
+        code, text = keel("dead", "portfolio", env=env)
+        self.assertEqual((code, text.count("strategy.critical.fill"), "2 dead letters" in text), (0, 2, True), text)
+        ids = [d["id"] for d in self.dead()]
+        code, text = keel("dead", "portfolio", "show", ids[0], env=env)
+        self.assertEqual((code, f'"id":"{ids[0]}"' in text, '"reason":"invalid"' in text), (0, True, True), text)
+        code, text = keel("dead", "portfolio", "replay", ids[0], env=env)
+        self.assertEqual((code, "400" in text), (1, True), text)
+        for code_wanted in (0, 1):
+            code, text = keel("dead", "portfolio", "discard", ids[0], env=env)
+            self.assertEqual(code, code_wanted, text)
+        self.b.post("/hold", {"on": False, "any_price": True})
+        self.assertEqual(keel("dead", "portfolio", "replay", ids[1], env=env)[0], 0)
+        self.assertEqual((self.dead(), self.applied()), ([], 1))
+        self.assertEqual(keel("dead", "portfolio", "show", ids[1], env=env)[0], 1)
+        self.assertEqual(keel("dead", "replay", env=env)[0], 2)
+        self.assertEqual(keel("dead", "--help")[0], 0)
+
+    def test_figures(self):
+        """Every figure of a lane is real: it moves when what it counts happens."""
+        hybrid = keeltest.HYBRID == "true"
+        fills, signals = ("critical", "priority") if hybrid else ("normal", "normal")
+        self.b.post("/hold", {"on": True})
+        self.emit(30, signals=3000)
+        self.emit(1, price="13")
+
+        def held():
+            f, s = self.figures(self.b, fills), self.figures(self.b, signals)
+            return (f["pending"] > 0 and f["backlog"] > 0 and f["lag"] > 0 and f["oldest_seconds"] > 0 and f["retried"] > 0 and
+                    s["lag"] >= 3000 > s["backlog"] > 0 and s["oldest_seconds"] > 0)
+        wait_for(held, 30, 0.1)
+        # What nobody has read yet is gone: the reader finds a gap before the next one.
+        self.redis.command("XTRIM", SIGNALS, "MAXLEN", "0")
+        self.b.post("/hold", {"on": False})
+        self.emit(1, signals=1)
+        wait_for(lambda: self.figures(self.b, signals)["gaps"] > 0 and self.figures(self.b, signals)["lag"] == 0, 30, 0.1)
+        self.assertGreater(self.figures(self.b, signals)["received"], 0)
+        wait_for(lambda: self.figures(self.b, fills)["dead"] == 1, 30, 0.1)
+        self.assertGreater(self.figures(self.a, signals)["sent"], 3000)
+        self.redis.command("FLUSHALL")
+        wait_for(lambda: self.figures(self.a, signals)["resent"] > 0, 30, 0.1)
+        # An entry that was delivered, not handled, and trimmed away meanwhile.
+        self.b.post("/hold", {"on": True})
+        self.emit(1)
+        wait_for(lambda: self.figures(self.b, fills)["pending"] > 0, 30, 0.1)
+        self.b.kill()
+        self.redis.command("XTRIM", CRITICAL, "MAXLEN", "0")
+        self.b.start()
+        wait_for(lambda: self.figures(self.b, fills)["dropped"] > 0, 30, 0.1)
+        if hybrid:
+            lanes = self.b.get("/hybrid/performance").json["bus"]["lanes"]
+            self.assertEqual(set(lanes["critical"]), {"lag", "pending", "oldest_ms", "sent", "received", "dropped", "gaps",
+                                                      "resent", "retried", "dead", "conflated"})
 
     def deaths_until_applied(self, count):
         """Starts the consumer whenever it died, until so many records are applied and it has buried the one that is not."""
@@ -321,6 +388,8 @@ class Small(Case):
         self.a.post("/flood", {"count": total})
         wait_for(lambda: self.in_stream(SIGNALS) > 1000)
         time.sleep(1)
+        # Read is only what is below the backlog mark; the rest stays in Redis.
+        self.assertLessEqual(self.counts(self.b)["bus"]["backlog"], 512 + 256)
         # The window, what was handed out before the first answer, and one slice.
         self.assertLess(self.in_stream(SIGNALS), 2048 + 4096)
         begin = time.monotonic()
@@ -336,6 +405,75 @@ class Small(Case):
         self.emit(10000)
         self.redis.start()
         self.agree()
+
+
+class Lanes(Case):
+    def test_no_lane_starves(self):
+        """While the critical lane has more than it can handle, the others move."""
+        self.b.post("/hold", {"on": True, "slow_us": 2000})
+        self.emit(1500, signals=3000)
+        self.b.post("/hold", {"on": False, "slow_us": 2000})
+        wait_for(lambda: self.b.post("/hold", {"on": False, "slow_us": 2000}).json["signals"] == 3000, 60)
+        self.assertLess(self.applied(), 1500)
+        self.b.post("/hold", {"on": False})
+        self.agree(60)
+
+
+class Live(Case):
+    """A live feed: on its normal topics the oldest gives way, or the latest of a key replaces one that waits."""
+
+    def env(self, role):
+        return {"MAX_BUFFER_SIZE": "512"}
+
+    def feed(self, **env):
+        ports = {k: v for k, v in self.a.env.items() if k.endswith("_URL")}
+        f = Peer("marketdata", self.folder, self.redis.url, dict(ports, MAX_BUFFER_SIZE="512", **env), free_port())
+        self.addCleanup(f.stop)
+        return f.start()
+
+    def push(self, feed):
+        """2,000 quotes of 5 symbols while Redis is away; then it is back and everything that is left has come."""
+        self.assertEqual(feed.post("/quotes", {"count": 5, "portfolios": 5}).status, 200)
+        wait_for(lambda: self.quotes()["quotes"] == 5, 30)
+        self.redis.kill()
+        wait_for(lambda: self.figures_of(feed)["keel_bus_connected"] == 0, 30)
+        for first in range(6, 2006, 20):
+            got = feed.post("/quotes", {"count": 20, "first": first, "portfolios": 5})
+            self.assertEqual(got.status, 200, got)
+        bus = self.counts(feed)["bus"]
+        self.redis.start()
+        wait_for(lambda: self.counts(feed)["bus"]["unsent"] == 0, 30, 0.1)
+        topic = "marketdata.quote"
+        lost = bus["dropped_by_topic"].get(topic, 0)
+        left = bus["published"][topic] - lost
+        self.assertEqual(bus["published"][topic] + bus["conflated_by_topic"].get(topic, 0), 2005)
+        wait_for(lambda: self.quotes()["quotes"] >= left, 30, 0.1)
+        self.assertEqual(self.quotes()["quotes"], left)
+        self.assertEqual(self.quotes()["bids"][:5], [2005, 2001, 2002, 2003, 2004])
+        return bus, lost
+
+    def quotes(self):
+        return self.b.post("/hold", {"on": False}).json
+
+    def figures_of(self, engine):
+        return {k: float(v) for k, v in re.findall(r"^(keel_\w+){engine=\"\w+\"} (\S+)$", engine.get("/metrics").body.decode(),
+                                                   re.M)}
+
+    def test_oldest_gives_way(self):
+        feed = self.feed()
+        bus, lost = self.push(feed)
+        self.assertGreater(lost, 1000)
+        self.assertEqual(bus["conflated_by_topic"], {})
+        self.assertEqual(self.figures(feed, "normal")["dropped"], lost)
+        self.assertGreater(self.figures(self.b, "normal")["gaps"], 0)
+
+    def test_latest_wins(self):
+        feed = self.feed(CONFLATE_TOPICS="marketdata.quote")
+        bus, lost = self.push(feed)
+        self.assertEqual(lost, 0)
+        self.assertGreater(bus["conflated_by_topic"]["marketdata.quote"], 1000)
+        self.assertEqual(self.figures(feed, "normal")["conflated"], bus["conflated_by_topic"]["marketdata.quote"])
+        self.assertEqual(self.figures(self.b, "normal")["gaps"], 0)
 
 
 class Commits(Case):
@@ -426,6 +564,44 @@ class Engines9(Case):
             self.a.start()
         self.emit_through(trouble)
         self.agree()
+
+
+class Soak(Case):
+    """Random kills of producer, consumer and Redis; KEEL_SOAK_S makes it long."""
+    fsync = "always"
+    redis_class = UnixRedis
+
+    def test_delivery(self):
+        seconds = float(os.environ.get("KEEL_SOAK_S", "8"))
+        seed = int(os.environ.get("KEEL_SOAK_SEED", random.randrange(1 << 30)))
+        dice = random.Random(seed)
+        victims = {"producer": self.a, "consumer": self.b, "redis": self.redis}
+        killed = dict.fromkeys(victims, 0)
+
+        def trouble():
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                # Each at least once, then whoever it hits; two at a time now and then.
+                unhurt = [n for n in victims if killed[n] == 0]
+                names = unhurt[:1] or dice.sample(sorted(victims), dice.choice((1, 1, 2)))
+                for name in names:
+                    victims[name].kill()
+                    killed[name] += 1
+                time.sleep(dice.uniform(0, 0.5))
+                for name in names:
+                    if name == "redis":
+                        self.redis.start()
+                for name in names:
+                    if name != "redis":
+                        victims[name].start(ready=False)
+                time.sleep(dice.uniform(0.1, 1.2))
+            for name in ("producer", "consumer"):
+                victims[name].wait_ready()
+        accepted = self.emit_through(0.3, trouble)
+        print(f"seed {seed}, {len(accepted)} batches accepted, killed {killed}", end=" ")
+        self.assertGreater(len(accepted), 0)
+        self.agree(60)
+        self.assertEqual(self.dead(), [])
 
 
 class Mixed(Case):
