@@ -572,7 +572,7 @@ class Soak(Case):
     redis_class = UnixRedis
 
     def test_delivery(self):
-        seconds = float(os.environ.get("KEEL_SOAK_S", "8"))
+        seconds = float(os.environ.get("KEEL_SOAK_S", "6"))
         seed = int(os.environ.get("KEEL_SOAK_SEED", random.randrange(1 << 30)))
         dice = random.Random(seed)
         victims = {"producer": self.a, "consumer": self.b, "redis": self.redis}
