@@ -410,10 +410,13 @@ class Small(Case):
 class Lanes(Case):
     def test_no_lane_starves(self):
         """While the critical lane has more than it can handle, the others move."""
-        self.b.post("/hold", {"on": True, "slow_us": 2000})
-        self.emit(1500, signals=3000)
-        self.b.post("/hold", {"on": False, "slow_us": 2000})
-        wait_for(lambda: self.b.post("/hold", {"on": False, "slow_us": 2000}).json["signals"] == 3000, 60)
+        slow = {"on": False, "slow_us": 2000}
+        self.b.post("/hold", {"on": True})
+        self.emit(1500, portfolios=100)
+        self.b.post("/hold", slow)
+        self.emit(1, signals=2000)
+        # They need some fifty turns of the loop, the fills 1,500 of 2 ms each.
+        wait_for(lambda: self.b.post("/hold", slow).json["signals"] == 2000, 60)
         self.assertLess(self.applied(), 1500)
         self.b.post("/hold", {"on": False})
         self.agree(60)
