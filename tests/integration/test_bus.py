@@ -419,7 +419,7 @@ class Lanes(Case):
         wait_for(lambda: self.b.post("/hold", slow).json["signals"] == 2000, 60)
         self.assertLess(self.applied(), 1500)
         self.b.post("/hold", {"on": False})
-        self.agree(60)
+        self.agree()
 
 
 class Live(Case):
@@ -600,10 +600,9 @@ class Soak(Case):
                 time.sleep(dice.uniform(0.1, 1.2))
             for name in ("producer", "consumer"):
                 victims[name].wait_ready()
-        accepted = self.emit_through(0.3, trouble)
-        print(f"seed {seed}, {len(accepted)} batches accepted, killed {killed}", end=" ")
-        self.assertGreater(len(accepted), 0)
-        self.agree(60)
+        self.emit_through(trouble)
+        print(f"seed {seed}, {self.journalled()} records, killed {killed}", end=" ")
+        self.agree()
         self.assertEqual(self.dead(), [])
 
 
