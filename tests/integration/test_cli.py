@@ -54,7 +54,7 @@ class Options(unittest.TestCase):
     def test_help_and_mistakes(self):
         code, out = keel("--help")
         self.assertEqual(code, 0)
-        for command in ("up", "demo", "status", "order", "models", "tail", "logs"):
+        for command in ("up", "demo", "status", "order", "models", "tail", "logs", "bench"):
             self.assertIn(command, out)
             code, text = keel(command, "--help")
             self.assertEqual(code, 0)
@@ -62,7 +62,9 @@ class Options(unittest.TestCase):
         for args, word in ((("sell",), "sell"), (("demo", "--sped", "3"), "--sped"), (("demo", "--speed", "-1"), "--speed"),
                            (("demo", "--seed", "x"), "--seed"), (("demo", "--data", "/no/such/file"), "/no/such/file"),
                            (("demo", "--seed"), "--seed"), (("up", "--port-offset", "99999"), "--port-offset"),
-                           (("order", "BUY"), "order"), (("tail", "nothing"), "topic")):
+                           (("order", "BUY"), "order"), (("bench", "--rate", "0"), "--rate"),
+                           (("bench", "--engine", "strategy", "--op", "execute"), "--orders"), (("bench", "--op", "x"), "--list"),
+                           (("bench", "--url", "ftp://x"), "http://"), (("tail", "nothing"), "topic")):
             code, out = keel(*args)
             self.assertEqual(code, 2, out)
             self.assertIn(word, out)
@@ -114,6 +116,7 @@ class Supervisor(unittest.TestCase):
         out = wait_for(all_well)
         self.assertEqual(out.count("healthy"), 9, out)
         self.assertEqual(keel("order", "BUY", "BTCUSDT", "0", "--port-offset", str(up.offset))[0], 1)
+        self.bench(up)
         pids = [up.pid(n) for n in list(ENGINES) + ["redis"]]
         self.assertEqual(up.stop(), 0)
         self.assertNotIn("did not stop", up.out)
@@ -121,6 +124,23 @@ class Supervisor(unittest.TestCase):
             self.assertFalse(os.path.exists(f"/proc/{pid}"), f"{pid} is left over")
         self.assertIn("ready", keel("logs", "risk", "--data-dir", up.folder)[1])
         self.assertEqual(keel("status", "--port-offset", str(up.offset))[0], 1)
+
+    def bench(self, up):
+        def load(*args):
+            code, out = keel("bench", "--port-offset", str(up.offset), "--warm-up", "0", "--json", *args)
+            self.assertEqual(code, 0, out)
+            return json.loads(out)
+        for body in ((), ("--engine", "features"), ("--engine", "portfolio", "--op", "health")):
+            got = load("--connections", "3", "--duration", "0.2", *body)
+            self.assertEqual(sum(got["status"].values()), got["answered"], got)
+            self.assertGreater(got["status"]["200"], 0, got)
+            self.assertGreaterEqual(got["max_us"], got["p50_us"])
+        got = load("--rate", "50", "--duration", "0.5", "--engine", "strategy", "--op", "execute", "--orders")
+        self.assertEqual(got["answered"] + got["broken"] + got["unanswered"], 25, got)
+        orders = request(ENGINES["strategy"] + up.offset, "GET", "/orders?limit=100").json["orders"]
+        placed = [o for o in orders if o["client_order_id"].startswith("bench-")]
+        self.assertEqual(len({o["client_order_id"] for o in placed}), len(placed), "an id was used twice")
+        self.assertGreater(len(placed), 0, got)
 
     def test_demo_attached_to_a_running_system(self):
         up = Up(self)
