@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 
-from world import (BIN, LOAD_CORE, SERVER_CORE, Background, Goals, Process, Series, World, finish, free_port, good, load,
+from world import (BIN, LOAD_CORE, SERVER_CORE, SPINS, Background, Goals, Process, Series, World, finish, free_port, good, load,
                    cpu_ns, pin, ratio, request, table, wait_for)
 
 CONNECTIONS = (1, 16, 64, 256)
@@ -241,6 +241,7 @@ def main():
         if not a.peers_only:
             tables += every_engine(w, a.runs, a.seconds)
             tables.append(beside_jobs(w, a.runs, a.seconds, goals))
+        tables.append(f"The load {'never slept' if SPINS else 'slept between answers: the machine was busy otherwise'}.\n")
         missing = [k for k, v in peers.items() if not v]
         if missing:
             tables.append(f"Not installed, so not measured: {', '.join(missing)}.\n")
