@@ -31,7 +31,7 @@ static const struct target {
      false},
     {"portfolio", "portfolio", "GET", "/portfolios/main", NULL, 100, false},
     {"portfolio", "fills", "POST", "/portfolios/main/fills",
-     "{\"trade_id\":\"bench-{n}\",\"venue\":\"bench\",\"strategy_id\":\"manual\",\"symbol\":\"BTCUSDT\",\"side\":\"BUY\","
+     "{\"trade_id\":\"bench-{n}\",\"client_order_id\":\"bench-{n}\",\"venue\":\"bench\",\"strategy_id\":\"manual\",\"symbol\":\"BTCUSDT\",\"side\":\"BUY\","
      "\"quantity\":\"0.0001\",\"price\":\"61660\",\"fee\":{\"amount\":\"0.002\",\"currency\":\"USDT\"},"
      "\"ts_event\":{now}}", 100, true},
     {"strategy", "orders", "GET", "/orders?limit=20", NULL, 50, false},

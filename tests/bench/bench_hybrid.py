@@ -12,7 +12,7 @@ import json
 import sys
 
 from bench_http import CHECK, ENV, ORDER, PREDICT, lift_order_rate
-from world import Background, Goals, Series, World, finish, load, ratio, table, wait_for
+from world import Background, Goals, Series, World, finish, load, ratio, table, wait_for, within_target
 
 ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
 MODES = ("hybrid", "plain")
@@ -41,12 +41,9 @@ class Case:
         if bad:
             print(f"{self.engine} {mode} {name}: {bad} of {got['answered']} not 2xx, the first: {got['sample'][:300]}",
                   file=sys.stderr)
-        asked = max(1, got["answered"] + got["unanswered"] + got["broken"])
-        # What was refused or not answered was not within target, whatever time it took.
-        within = max(0, got["answered"] - max(got["over_target"], bad))
         self.seen[mode, name, "p50"].add(got["p50_us"])
         self.seen[mode, name, "p99"].add(got["p99_us"])
-        self.seen[mode, name, "within"].add(100 * within / asked)
+        self.seen[mode, name, "within"].add(within_target(got))
 
     def rows(self):
         for name in ("idle", "bulk"):

@@ -105,10 +105,10 @@ def write(path, sections, runs, load):
     missed = sum(g["met"] is False for g in goals)
     dirty = " with changes that are not committed" if git("status", "--porcelain", "--untracked-files=no") else ""
     lines = ["# Performance", "",
-             "Written by `scripts/bench.sh`; every figure is one that a program under `tests/bench` printed. Figures are medians of "
-             f"{runs} runs, in brackets the lowest and the highest of them: where these lie far apart, other work on the machine hid the "
-             "figure, and a ratio (made run by run, between servers that took turns) says more than either side of it. Processor time "
-             "a request is what noise moves least.", "",
+             "Written by `scripts/bench.sh`; every figure is one that a program under `tests/bench` printed. Figures are medians "
+             f"of {runs} runs, in brackets the lowest and the highest of them: where these lie far apart, other work on the "
+             "machine hid the figure, and a ratio (made run by run, between servers that took turns) says more than either "
+             "side of it. Processor time a request is what noise moves least.", "",
              f"* machine: {machine()}", f"* load average when it began: {load}",
              f"* date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
              f"* commit: {git('rev-parse', '--short', 'HEAD') or 'unknown'}{dirty}", "",
@@ -138,8 +138,8 @@ def main():
                   lambda: guard(runs)),
         "bus": ("Bus", "Two engines over a Redis on a unix socket, beside plain hiredis on the same socket.",
                 lambda: bus(runs, 1 if quick else 2)),
-        "http": ("HTTP", "Servers on one core, the load on another, keep-alive; engines in hybrid mode. The bare libmicrohttpd handler "
-                 "reads a body and answers a fixed one of the same bytes; the handlers with cJSON parse and print.",
+        "http": ("HTTP", "Servers on one core, the load on another, keep-alive; engines in hybrid mode. The bare libmicrohttpd "
+                 "handler reads a body and answers a fixed one of the same bytes; the handlers with cJSON parse and print.",
                  lambda: python("bench_http.py", "--runs", runs, "--seconds", 0.15 if quick else 0.4)),
         "hybrid": ("Hybrid against plain", "The same engine with and without its protection, on all cores.",
                    lambda: python("bench_hybrid.py", "--runs", runs, "--seconds", 1 if quick else 2)),

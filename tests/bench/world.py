@@ -130,6 +130,12 @@ def good(got):
     return ok / got["answered"] if got["answered"] else 0.0
 
 
+def within_target(got):
+    """Percent of what was asked. What was refused or not answered was not within target, whatever time it took."""
+    asked = max(1, got["answered"] + got["unanswered"] + got["broken"])
+    return 100 * max(0.0, got["answered"] - max(got["over_target"], got["answered"] * (1 - good(got)))) / asked
+
+
 class Series:
     """One figure over the runs."""
 

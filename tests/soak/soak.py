@@ -24,7 +24,7 @@ from decimal import Decimal
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "support"), os.path.join(HERE, "..", "integration")]
 from books import all_fills, settle, venue_trades, verify  # noqa: E402
-from keeltest import ENGINES, HYBRID, request, wait_for  # noqa: E402
+from keeltest import ENGINES, HYBRID, wait_for  # noqa: E402
 from test_hostile import GARBAGE, raw, routes  # noqa: E402
 from test_kill import Session  # noqa: E402
 
