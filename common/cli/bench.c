@@ -31,7 +31,8 @@ static const struct target {
      false},
     {"portfolio", "portfolio", "GET", "/portfolios/main", NULL, 100, false},
     {"portfolio", "fills", "POST", "/portfolios/main/fills",
-     "{\"trade_id\":\"bench-{n}\",\"client_order_id\":\"bench-{n}\",\"venue\":\"bench\",\"strategy_id\":\"manual\",\"symbol\":\"BTCUSDT\",\"side\":\"BUY\","
+     "{\"trade_id\":\"bench-{n}\",\"client_order_id\":\"bench-{n}\",\"venue\":\"bench\","
+     "\"strategy_id\":\"manual\",\"symbol\":\"BTCUSDT\",\"side\":\"BUY\","
      "\"quantity\":\"0.0001\",\"price\":\"61660\",\"fee\":{\"amount\":\"0.002\",\"currency\":\"USDT\"},"
      "\"ts_event\":{now}}", 100, true},
     {"strategy", "orders", "GET", "/orders?limit=20", NULL, 50, false},
@@ -45,7 +46,8 @@ static const struct target {
     {"websocket", "topics", "GET", "/topics", NULL, 40, false},
 };
 
-enum { ENGINE, OP, CONNECTIONS, DURATION, RATE, WARM_UP, ORDERS, LIST, OFFSET, URL, METHOD, BODY, TARGET, OBEY, CPU, SPIN, JSON, N };
+enum { ENGINE, OP, CONNECTIONS, DURATION, RATE, WARM_UP, ORDERS, LIST, OFFSET, URL, METHOD, BODY, TARGET,
+       OBEY, CPU, SPIN, JSON, N };
 
 static const struct cli_opt opts[N] = {
     {"--engine", "NAME", "risk (default), ml, features, analytics, factor, portfolio, strategy, marketdata, websocket"},
@@ -120,7 +122,7 @@ static bool find_target(const char **val, struct target *out)
 /* http://HOST[:PORT]/PATH into conf; what it points to lives in a. */
 static bool split_url(struct keel_arena *a, const char *url, struct load_conf *conf)
 {
-    const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : NULL, *colon, *slash;
+    const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : NULL, *colon, *slash, *digits;
     int64_t port = 80;
 
     if (host == NULL || *host == '\0') {
@@ -131,8 +133,8 @@ static bool split_url(struct keel_arena *a, const char *url, struct load_conf *c
     if (slash == NULL)
         slash = host + strlen(host);
     colon = memchr(host, ':', (size_t)(slash - host));
-    if (colon != NULL && !cli_int("the port of the URL", keel_arena_strndup(a, colon + 1, (size_t)(slash - colon) - 1), 1,
-                                  65535, &port))
+    digits = colon != NULL ? keel_arena_strndup(a, colon + 1, (size_t)(slash - colon) - 1) : NULL;
+    if (digits != NULL && !cli_int("the port of the URL", digits, 1, 65535, &port))
         return false;
     conf->host = keel_arena_strndup(a, host, (size_t)((colon != NULL ? colon : slash) - host));
     conf->port = (uint16_t)port;
@@ -199,8 +201,9 @@ static void print_table(const struct load_conf *conf, const struct load_result *
         printf("closed loop, %g s\n", r->seconds);
     printf("%-14s %.0f/s (%llu answers)\n", "throughput", (double)r->answered / r->seconds,
            (unsigned long long)r->answered);
-    printf("%-14s p50 %.1f us, p99 %.1f us, p99.9 %.1f us, max %.1f us\n", "latency", us(keel_hist_quantile(&r->hist, 0.5)),
-           us(keel_hist_quantile(&r->hist, 0.99)), us(keel_hist_quantile(&r->hist, 0.999)), us(r->hist.max_ns));
+    printf("%-14s p50 %.1f us, p99 %.1f us, p99.9 %.1f us, max %.1f us\n", "latency",
+           us(keel_hist_quantile(&r->hist, 0.5)), us(keel_hist_quantile(&r->hist, 0.99)),
+           us(keel_hist_quantile(&r->hist, 0.999)), us(r->hist.max_ns));
     if (conf->target_ns > 0 && r->answered > 0)
         printf("%-14s %.4f %% within %g ms\n", "target",
                100.0 * (1.0 - (double)r->hist.over / (double)r->answered), (double)conf->target_ns * 1e-6);

@@ -836,8 +836,9 @@ static void take_body(struct connection *c, const char *data, size_t n)
 }
 
 /*
- * Urgent calls are made as their requests are read. Of the others a turn of the loop makes as many as fit into its slice;
- * the rest wait, in order, and urgent requests that come meanwhile pass them. A guard without lanes takes all in order.
+ * Urgent calls are made as their requests are read. Of the others a turn of the loop makes as many as fit into its
+ * slice; the rest wait, in order, and urgent requests that come meanwhile pass them. A guard without lanes takes all in
+ * order.
  */
 static bool is_deferrable(const struct connection *c)
 {

@@ -102,10 +102,12 @@ int main(int argc, char **argv)
         char *text = peer_file(argv[2 + i], &len[i]);
         fixed[i] = response_of(text, len[i], MHD_RESPMEM_PERSISTENT);
     }
-    d = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, NULL, MHD_OPTION_LISTEN_SOCKET,
-                         peer_listen((int)strtol(argv[1], NULL, 10)), MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-                         NULL, MHD_OPTION_END);
+    d = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, NULL,
+                         MHD_OPTION_LISTEN_SOCKET, peer_listen((int)strtol(argv[1], NULL, 10)),
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+                         MHD_OPTION_END);
     if (d == NULL)
         return 2;
     /* Its own descriptor is inside an epoll of ours, as it is inside the engines' loop. */
