@@ -19,11 +19,11 @@ sources=$(find common engines include -name '*.[ch]')
   grep -nE '^\s*//|[;{})] *// ' $sources | offence "// comment"
   grep -lE 'getenv\("ENABLE_HYBRID"\)' $sources | grep -v '^common/run/main.c$' | offence "only main.c reads ENABLE_HYBRID"
   grep -lE '#include [<"](cjson/cJSON|cJSON)\.h' $sources | grep -vE '^common/base/(json|record)\.c$' | offence "cJSON is json.c's and record.c's"
-  grep -lE '#include <hiredis' $sources | grep -vE '^common/(run/(link|stream_reply|link_priv)\.[ch]|cli/)' | offence "hiredis is link.c's"
+  grep -lE '#include <hiredis' $sources | grep -vE '^common/(run/(link|tls|stream_reply|link_priv)\.[ch]|cli/)' | offence "hiredis is link.c's"
   grep -lE '#include <microhttpd' $sources | grep -v '^common/run/http.c$' | offence "libmicrohttpd is http.c's"
   grep -lE '#include <curl' $sources | grep -vE '^common/(run/peer|cli/http)\.c$' | offence "libcurl is peer.c's"
   grep -nE '#include <(uv|sys/socket|time|unistd|stdio|pthread|fcntl)\.h>' $(find common/base include -name '*.[ch]') |
-    grep -vE '^common/base/((status|arena|num|json|text|record)\.c:[0-9]+:#include <stdio.h>|json\.c:[0-9]+:#include <pthread.h>)' | offence "base has no sockets, threads, files or clocks"
+    grep -vE '^common/base/((status|arena|num|json|text|record|redis_url)\.c:[0-9]+:#include <stdio.h>|json\.c:[0-9]+:#include <pthread.h>)' | offence "base has no sockets, threads, files or clocks"
   for dir in engines/*/; do
     name=$(basename "$dir")
     grep -nE '#include "(\.\./|engines/)' "$dir"*.[ch] | offence "$name includes another engine"

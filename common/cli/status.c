@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "keel/redis_url.h"
 
 #define CALL_MS 5000
 
@@ -156,27 +157,17 @@ int cli_logs(int argc, char **argv)
 
 /* ---- tail ---- */
 
-static redisContext *dial(const char *url)
+static redisContext *dial(const struct keel_redis_url *u)
 {
     struct timeval limit = {5, 0};
-    char host[256];
-    const char *p, *colon;
-    redisContext *c = NULL;
-
-    if (strncmp(url, "unix://", 7) == 0)
-        return redisConnectUnixWithTimeout(url + 7, limit);
-    if (strncmp(url, "redis://", 8) != 0)
-        return NULL;
-    p = strrchr(url + 8, '@') ? strrchr(url + 8, '@') + 1 : url + 8;
-    colon = strchr(p, ':');
-    snprintf(host, sizeof host, "%.*s", (int)(colon ? (size_t)(colon - p) : strcspn(p, "/")), p);
-    c = redisConnectWithTimeout(host, colon ? (int)strtol(colon + 1, NULL, 10) : 6379, limit);
-    if (c && !c->err && p > url + 8) {
-        const char *pass = url + 8;
-        if (*pass == ':')
-            pass++;
-        freeReplyObject(redisCommand(c, "AUTH %b", pass, (size_t)(p - 1 - pass)));
-    }
+    redisContext *c = u->path[0] != '\0' ? redisConnectUnixWithTimeout(u->path, limit)
+                                         : redisConnectWithTimeout(u->host[0].name, u->host[0].port, limit);
+    if (c && !c->err && u->password[0] != '\0' && u->user[0] != '\0')
+        freeReplyObject(redisCommand(c, "AUTH %s %s", u->user, u->password));
+    else if (c && !c->err && u->password[0] != '\0')
+        freeReplyObject(redisCommand(c, "AUTH %s", u->password));
+    if (c && !c->err && u->db != 0)
+        freeReplyObject(redisCommand(c, "SELECT %lld", (long long)u->db));
     return c;
 }
 
@@ -217,6 +208,8 @@ int cli_tail(int argc, char **argv)
     const char *val[2] = {0}, *rest[1] = {0}, *url;
     char stream[200], last[64] = "$", engine[32];
     size_t n = 1;
+    struct keel_redis_url where;
+    const char *why;
     redisContext *c;
     bool help;
 
@@ -230,9 +223,16 @@ int cli_tail(int argc, char **argv)
         return 2;
     }
     url = val[0] ? val[0] : getenv("REDIS_URL") ? getenv("REDIS_URL") : "redis://127.0.0.1:6379";
-    c = dial(url);
+    why = keel_redis_url_parse(url, &where);
+    if (why == NULL && (where.is_tls || where.service[0] != '\0'))
+        why = "tail speaks redis:// and unix:// only";
+    if (why != NULL) {
+        fprintf(stderr, "keel: redis-url: %s\n", why);
+        return 2;
+    }
+    c = dial(&where);
     if (!c || c->err) {
-        fprintf(stderr, "keel: cannot reach %s: %s\n", url, c ? c->errstr : "not a redis:// or unix:// URL");
+        fprintf(stderr, "keel: cannot reach Redis: %s\n", c ? c->errstr : "out of memory");
         return 1;
     }
     snprintf(engine, sizeof engine, "%.*s", (int)strcspn(rest[0], "."), rest[0]);

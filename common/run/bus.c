@@ -288,10 +288,7 @@ static enum keel_status complain(const char *what, const char *detail)
 
 enum keel_status keel_bus_open(struct keel_rt *rt)
 {
-    const char *why = rt->core->redis_url[0] != '\0' ? keel_link_url_check(rt->core->redis_url) : NULL;
     struct keel_bus *b;
-    if (why != NULL)
-        return complain("redis_url", why);
     if (strlen(rt->producer) >= sizeof b->producer)
         return complain("instance", "with the engine's name it is longer than the 47 bytes of a producer");
     b = keel_alloc(1, sizeof *b);

@@ -74,6 +74,16 @@ size_t keel_head_print(const char *env, const char *mode, const struct keel_head
 /* The same header with another ts_publish; 0 when head is none. */
 size_t keel_head_stamp(const char *head, size_t n, int64_t ts_publish, char buf[KEEL_HEAD_TEXT]);
 
+/* ---- tls.c: TLS to Redis, where hiredis has it ---- */
+struct keel_redis_url;
+struct keel_tls;
+struct redisContext;
+const char *keel_tls_check(const struct keel_redis_url *url); /* NULL, or why it cannot be: no support, an unreadable file */
+struct keel_tls *keel_tls_new(const struct keel_redis_url *url);
+void keel_tls_free(struct keel_tls *tls); /* NULL is fine */
+/* Of a connection that was just begun; the server must prove that it is `host`. */
+bool keel_tls_start(struct keel_tls *tls, struct redisContext *c, const char *host, char *why, size_t cap);
+
 /* ---- link.c: one connection, kept up ---- */
 struct keel_link;
 struct keel_link_conf {
@@ -90,8 +100,8 @@ struct keel_args { int n; const char *v[192]; size_t len[192]; };
 void keel_arg(struct keel_args *a, const char *s); /* borrowed until sent */
 void keel_argn(struct keel_args *a, const char *s, size_t n);
 
-/* NULL, or what is wrong with a redis_url. */
-const char *keel_link_url_check(const char *url);
+/* False: why says what is wrong with a redis_url, or that this program cannot do it. */
+bool keel_link_url_check(const char *url, char *why, size_t cap);
 struct keel_link *keel_link_new(const struct keel_link_conf *conf); /* conf's strings are copied */
 void keel_link_free(struct keel_link *l);                           /* NULL is fine; down is not called */
 bool keel_link_is_up(const struct keel_link *l);

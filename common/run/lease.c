@@ -1,14 +1,15 @@
 /*
- * Which of several instances on one data directory is at work. docs/decisions/leases.md has the argument; in short:
+ * Which of several instances on one data directory is at work. docs/decisions/leases.md has the argument; in
+ * short:
  *
- * The store decides who may write: whoever opens it raises its fencing epoch, and every commit compares (store.c). A file
- * lock, which dies with its holder, lets the next instance begin at once after a crash. The lease in Redis only tells a
- * standby that the active instance, though alive, has stopped working: a value that the active one keeps changing. A standby
- * takes over when it has seen it stand still for LEASE_MS by its own clock, and when the value names the instance that the
- * lock file names, so that a system on another Redis is left alone.
+ * The store decides who may write: whoever opens it raises its fencing epoch, and every commit compares (store.c).
+ * A file lock, which dies with its holder, lets the next instance begin at once after a crash. The lease in Redis
+ * only tells a standby that the active instance, though alive, has stopped working: a value that the active one
+ * keeps changing. A standby takes over when it has seen it stand still for LEASE_MS by its own clock, and when the
+ * value names the instance that the lock file names, so that a system on another Redis is left alone.
  *
- * The active instance knows until when nobody can have taken over. Past that (it was stopped, or Redis is away) it looks into
- * the store before it does anything more, and ends when the epoch there is no longer its own.
+ * The active instance knows until when nobody can have taken over. Past that (it was stopped, or Redis is away) it
+ * looks into the store before it does anything more, and ends when the epoch there is no longer its own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@ struct keel_lease {
     struct keel_link *link;
     uv_timer_t tick;
     bool is_shared, has_tick, is_asking;
-    int64_t ttl_ns, next_ns, sent_ns;
+    int64_t ttl_ns, next_ns, sent_ns, free_since_ns;
     uint64_t beats;
     char seen[160]; /* standby: the lease's value, and since when it has been that */
     int64_t seen_since_ns, seen_at_ns;
@@ -81,17 +82,24 @@ static void owner_write(struct keel_lease *l)
 {
     char text[256];
     const char *before = strcmp(l->owner, l->id) != 0 ? l->owner : l->before;
-    int n = snprintf(text, sizeof text, "%ld %s %s %s\n", (long)getpid(), l->id, l->is_locked ? "locked" : "unlocked", before);
+    int n = snprintf(text, sizeof text, "%ld %s %s %s\n", (long)getpid(), l->id,
+                     l->is_locked ? "locked" : "unlocked", before);
     if (pwrite(l->fd, text, (size_t)n, 0) != n || ftruncate(l->fd, n) != 0)
         keel_log(KEEL_LOG_WARN, "lock_not_written", "file=%s detail=%s", l->path, strerror(errno));
 }
 
-/* True: nobody who was at work here is alive. An owner without the lock may be. */
+/*
+ * True: nobody who was at work here is alive. An owner that had to begin without the lock asks for it all the
+ * time: it may be alive until the lock has been there for the taking for as long as a lease.
+ */
 static bool take_lock(struct keel_lease *l)
 {
+    int64_t now_ns = keel_mono_ns();
     bool got = try_lock(l);
     owner_read(l);
-    if (got && !l->owner_had_lock) {
+    if (!got || l->free_since_ns == 0)
+        l->free_since_ns = got ? now_ns : 0;
+    if (got && l->is_shared && !l->owner_had_lock && now_ns - l->free_since_ns < l->ttl_ns) {
         flock(l->fd, LOCK_UN);
         got = false;
     }
@@ -149,7 +157,8 @@ static void renew(struct keel_lease *l, int64_t now_ns)
     char value[160];
     if (l->is_asking || now_ns < l->next_ns || !keel_link_is_up(l->link))
         return;
-    snprintf(value, sizeof value, "%s %lld %llu", l->id, (long long)keel_lease_epoch(l->rt), (unsigned long long)++l->beats);
+    snprintf(value, sizeof value, "%s %lld %llu", l->id, (long long)keel_lease_epoch(l->rt),
+             (unsigned long long)++l->beats);
     keel_arg(&get, "GET");
     keel_arg(&get, l->key);
     keel_arg(&set, "SET");
@@ -259,8 +268,8 @@ static enum keel_status refuse_second(const struct keel_lease *l, char *err, siz
     char text[24] = "";
     ssize_t n = pread(l->fd, text, sizeof text - 1, 0);
     text[n > 0 ? strcspn(text, " \n") : 0] = '\0';
-    snprintf(err, cap, "data_dir=%s: in use by another %s-engine, process %s", l->rt->core->data_dir, l->rt->engine->name,
-             text);
+    snprintf(err, cap, "data_dir=%s: in use by another %s-engine, process %s", l->rt->core->data_dir,
+             l->rt->engine->name, text);
     return KEEL_CONFLICT;
 }
 
@@ -304,8 +313,8 @@ void keel_lease_watch(struct keel_rt *rt, void (*take_over)(struct keel_rt *rt))
     snprintf(name, sizeof name, "nautilus-%.24s-hybrid-lease", rt->engine->name);
     snprintf(l->key, sizeof l->key, "%s%s%s", strcmp(rt->core->keel_env, "main") != 0 ? rt->core->keel_env : "",
              strcmp(rt->core->keel_env, "main") != 0 ? ":" : "", name);
-    l->link = keel_link_new(&(struct keel_link_conf){.loop = rt->loop, .url = rt->core->redis_url, .name = "lease", .up = on_up,
-                                                     .ctx = l});
+    l->link = keel_link_new(&(struct keel_link_conf){.loop = rt->loop, .url = rt->core->redis_url, .name = "lease",
+                                                     .up = on_up, .ctx = l});
     uv_timer_init(rt->loop, &l->tick);
     l->tick.data = l;
     l->has_tick = true;

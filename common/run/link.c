@@ -1,10 +1,14 @@
 /*
- * One connection to Redis that is kept up: connects, authenticates, answers for every command exactly once, gives up on a
- * connection that has gone silent, and comes back with a growing pause.
+ * One connection to Redis that is kept up: connects, authenticates, answers for every command exactly once, gives
+ * up on a connection that has gone silent, and comes back with a growing pause.
  *
- * hiredis has no command timeout and says nothing about a half-open connection, so each command carries a deadline; answers
- * come in order, so only the oldest one is looked at. A connection is only ever freed from the tick, never from inside one
- * of hiredis' callbacks. The adapter to libuv is our own: an error of the poll (status < 0) must reach hiredis.
+ * hiredis has no command timeout and says nothing about a half-open connection, so each command carries a
+ * deadline; answers come in order, so only the oldest one is looked at. A connection is only ever freed from the
+ * tick, never from inside one of hiredis' callbacks. The adapter to libuv is our own: an error of the poll (status
+ * < 0) must reach hiredis.
+ *
+ * Behind Sentinel every connection begins with a question to one of the sentinels, and counts as up only when the
+ * server says itself that it is the master: what a sentinel knows may be old.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +21,7 @@
 #include "bus_priv.h"
 #include "keel/clock.h"
 #include "keel/log.h"
+#include "keel/redis_url.h"
 #include "keel/rng.h"
 
 #define ANSWER_NS (2 * KEEL_S_NS)  /* a command that does not block is answered within this */
@@ -24,9 +29,7 @@
 #define BACKOFF_MIN_NS (100 * KEEL_MS_NS)
 #define BACKOFF_MAX_NS (2 * KEEL_S_NS)
 
-enum state { AWAY, RESOLVING, CONNECTING, UP };
-
-struct address { char host[256], path[256], user[64], password[256]; int port; int64_t db; };
+enum state { AWAY, RESOLVING, CONNECTING, UP }; /* CONNECTING lasts until every greeting is answered */
 
 struct command {
     struct command *next;
@@ -45,7 +48,11 @@ struct resolving { uv_getaddrinfo_t req; struct keel_link *link; };
 struct keel_link {
     uv_loop_t *loop;
     char name[32];
-    struct address to;
+    struct keel_redis_url to;
+    struct keel_redis_host at; /* where it connects: the host, one of the sentinels, or the master they named */
+    size_t sentinel;           /* asked last */
+    bool at_sentinel, knows_master;
+    struct keel_tls *tls;
     void (*up)(void *ctx);
     void (*down)(void *ctx);
     void *ctx;
@@ -64,100 +71,14 @@ struct keel_link {
 
 /* ---- the address ---- */
 
-static bool unescape(const char *s, size_t n, char *to, size_t cap)
+bool keel_link_url_check(const char *url, char *why, size_t cap)
 {
-    size_t len = 0;
-    for (size_t i = 0; i < n; i++) {
-        char c = s[i];
-        if (c == '%' && i + 2 < n) {
-            char text[3] = {s[i + 1], s[i + 2], '\0'};
-            char *end;
-            c = (char)strtol(text, &end, 16);
-            if (end != text + 2 || c == '\0')
-                return false;
-            i += 2;
-        }
-        if (len + 1 >= cap)
-            return false;
-        to[len++] = c;
-    }
-    to[len] = '\0';
-    return true;
-}
-
-static bool copy(const char *s, size_t n, char *to, size_t cap)
-{
-    if (n >= cap)
-        return false;
-    memcpy(to, s, n);
-    to[n] = '\0';
-    return true;
-}
-
-static const char *user_parse(const char *s, size_t n, struct address *a)
-{
-    const char *colon = memchr(s, ':', n);
-    size_t user = colon != NULL ? (size_t)(colon - s) : n;
-    if (!unescape(s, user, a->user, sizeof a->user))
-        return "the user is too long or badly escaped";
-    if (colon != NULL && !unescape(colon + 1, n - user - 1, a->password, sizeof a->password))
-        return "the password is too long or badly escaped";
-    return NULL;
-}
-
-static const char *tcp_parse(const char *s, struct address *a)
-{
-    const char *slash = strchr(s, '/');
-    size_t n = slash != NULL ? (size_t)(slash - s) : strlen(s);
-    const char *at = NULL, *why = NULL;
-    int64_t v;
-    for (size_t i = 0; i < n; i++)
-        if (s[i] == '@')
-            at = s + i;
-    if (at != NULL) {
-        why = user_parse(s, (size_t)(at - s), a);
-        n -= (size_t)(at - s) + 1;
-        s = at + 1;
-    }
-    const char *end = s + n, *host = s;
-    const char *port = n > 0 && s[0] == '[' ? memchr(s, ']', n) : memchr(s, ':', n);
-    size_t host_len = port != NULL ? (size_t)(port - s) : n;
-    if (n > 0 && s[0] == '[') {
-        if (port == NULL)
-            return "the bracket of the host is not closed";
-        host++;
-        host_len--;
-        port = port + 1 < end ? port + 1 : NULL;
-    }
-    if (!copy(host, host_len, a->host, sizeof a->host) || a->host[0] == '\0')
-        return "no host, or too long a one";
-    if (port != NULL) {
-        if (*port != ':' || keel_i64_parse(port + 1, (size_t)(end - port) - 1, &v) != KEEL_OK || v < 1 || v > 65535)
-            return "the port is no number from 1 to 65535";
-        a->port = (int)v;
-    }
-    if (slash != NULL && slash[1] != '\0') {
-        if (keel_i64_parse(slash + 1, strlen(slash + 1), &a->db) != KEEL_OK || a->db < 0 || a->db > 65535)
-            return "the database is no number";
-    }
-    return why;
-}
-
-static const char *address_parse(const char *url, struct address *a)
-{
-    *a = (struct address){.port = 6379};
-    if (strncmp(url, "unix://", 7) == 0)
-        return url[7] == '/' && copy(url + 7, strlen(url + 7), a->path, sizeof a->path) && strlen(a->path) < 108
-                   ? NULL : "the path of the socket must be absolute and shorter than 108 bytes";
-    if (strncmp(url, "redis://", 8) == 0)
-        return tcp_parse(url + 8, a);
-    return "it must begin with redis:// or unix://";
-}
-
-const char *keel_link_url_check(const char *url)
-{
-    struct address a;
-    return address_parse(url, &a);
+    struct keel_redis_url u;
+    const char *wrong = keel_redis_url_parse(url, &u);
+    if (wrong == NULL && u.is_tls)
+        wrong = keel_tls_check(&u);
+    snprintf(why, cap, "%s", wrong != NULL ? wrong : "");
+    return wrong == NULL;
 }
 
 /* ---- libuv under hiredis ---- */
@@ -217,8 +138,8 @@ static void add_write(void *data)
 }
 
 /*
- * Written at once: to wait for the socket to be writable, which it is, costs two changes of the poll set and a turn of the loop.
- * An error stays in the context and is dealt with where hiredis finds it, in the poll.
+ * Written at once: to wait for the socket to be writable, which it is, costs two changes of the poll set and a
+ * turn of the loop. An error stays in the context and is dealt with where hiredis finds it, in the poll.
  */
 static void push(struct keel_link *l)
 {
@@ -283,6 +204,12 @@ void keel_arg(struct keel_args *a, const char *s)
     keel_argn(a, s, strlen(s));
 }
 
+static bool is_demoted(const struct redisReply *reply)
+{
+    const char *error = keel_reply_error(reply);
+    return error != NULL && strncmp(error, "READONLY", 8) == 0;
+}
+
 static void on_answer(redisAsyncContext *ac, void *reply, void *data)
 {
     struct command *cmd = data;
@@ -299,6 +226,8 @@ static void on_answer(redisAsyncContext *ac, void *reply, void *data)
     l->spare = cmd;
     if (reply == NULL)
         l->state = AWAY; /* so that fn's own next command is refused at once */
+    else if (l->to.service[0] != '\0' && is_demoted(reply))
+        fail_soon(l, "it is no longer the master");
     if (fn != NULL)
         fn(ctx, reply);
 }
@@ -355,7 +284,9 @@ static void lost(struct keel_link *l, const char *why)
     bool was_up = l->was_up;
     l->ac = NULL;
     l->state = AWAY;
-    l->doomed = l->overdue = l->was_up = l->has_unsent = false;
+    l->doomed = l->overdue = l->was_up = l->has_unsent = l->knows_master = false;
+    if (l->at_sentinel)
+        l->sentinel = (l->sentinel + 1) % l->to.n_hosts;
     l->backoff_ns = l->backoff_ns == 0 ? BACKOFF_MIN_NS : l->backoff_ns * 2;
     if (l->backoff_ns > BACKOFF_MAX_NS)
         l->backoff_ns = BACKOFF_MAX_NS;
@@ -409,9 +340,47 @@ static void on_greeting(void *ctx, const struct redisReply *reply)
         l->up(l->ctx);
 }
 
+/* Of a sentinel: ask no more, the tick goes on to the master. */
+static void on_master_named(void *ctx, const struct redisReply *reply)
+{
+    struct keel_link *l = ctx;
+    const char *host, *port, *error = keel_reply_error(reply);
+    size_t host_n, port_n;
+    int64_t v;
+    if (reply == NULL)
+        return;
+    if (keel_reply_text(keel_reply_at(reply, 0), &host, &host_n) && host_n > 0 && host_n < sizeof l->at.name &&
+        keel_reply_text(keel_reply_at(reply, 1), &port, &port_n) && keel_i64_parse(port, port_n, &v) == KEEL_OK &&
+        v > 0 && v <= 65535) {
+        memcpy(l->at.name, host, host_n);
+        l->at.name[host_n] = '\0';
+        l->at.port = (int)v;
+        l->knows_master = true;
+    } else {
+        fail_soon(l, error != NULL ? error : "the sentinel knows no such service");
+    }
+}
+
+static void on_role(void *ctx, const struct redisReply *reply)
+{
+    struct keel_link *l = ctx;
+    if (reply != NULL && keel_reply_error(reply) == NULL && !keel_reply_is(keel_reply_at(reply, 0), "master"))
+        fail_soon(l, "the server that the sentinel named is not the master yet");
+    on_greeting(ctx, reply);
+}
+
+static void ask_sentinel(struct keel_link *l)
+{
+    struct keel_args a = {0};
+    keel_arg(&a, "SENTINEL");
+    keel_arg(&a, "get-master-addr-by-name");
+    keel_arg(&a, l->to.service);
+    command_send(l, &a, 0, on_master_named, l);
+}
+
 static void greet(struct keel_link *l)
 {
-    struct keel_args auth = {0}, select = {0}, ping = {0};
+    struct keel_args auth = {0}, select = {0}, role = {0}, ping = {0};
     char db[24];
     l->greetings = 0;
     if (l->to.password[0] != '\0') {
@@ -427,6 +396,10 @@ static void greet(struct keel_link *l)
         keel_arg(&select, db);
         l->greetings += command_send(l, &select, 0, on_greeting, l);
     }
+    if (l->to.service[0] != '\0') {
+        keel_arg(&role, "ROLE");
+        l->greetings += command_send(l, &role, 0, on_role, l);
+    }
     keel_arg(&ping, "PING"); /* also refused while Redis is loading its data */
     l->greetings += command_send(l, &ping, 0, on_greeting, l);
 }
@@ -438,7 +411,10 @@ static void on_connect(const redisAsyncContext *ac, int status)
     if (l == NULL)
         return;
     if (status == REDIS_OK) {
-        greet(l);
+        if (l->at_sentinel)
+            ask_sentinel(l);
+        else
+            greet(l);
         return;
     }
     /* hiredis frees the connection itself when this returns. */
@@ -449,9 +425,10 @@ static void on_connect(const redisAsyncContext *ac, int status)
 
 static void connect_to(struct keel_link *l, const char *host)
 {
-    redisAsyncContext *ac = host != NULL ? redisAsyncConnect(host, l->to.port) : redisAsyncConnectUnix(l->to.path);
+    redisAsyncContext *ac = host != NULL ? redisAsyncConnect(host, l->at.port) : redisAsyncConnectUnix(l->to.path);
     char why[160] = "out of descriptors";
-    if (ac == NULL || ac->err != 0 || !attach(l, ac)) {
+    if (ac == NULL || ac->err != 0 ||
+        (l->tls != NULL && !keel_tls_start(l->tls, &ac->c, l->at.name, why, sizeof why)) || !attach(l, ac)) {
         if (ac != NULL && ac->err != 0)
             snprintf(why, sizeof why, "%s", ac->errstr);
         if (ac != NULL)
@@ -500,14 +477,17 @@ static void begin(struct keel_link *l, int64_t now_ns)
 {
     static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     l->give_up_ns = now_ns + CONNECT_NS;
-    if (l->to.path[0] != '\0' || is_address(l->to.host)) {
-        connect_to(l, l->to.path[0] != '\0' ? NULL : l->to.host);
+    l->at_sentinel = l->to.service[0] != '\0' && !l->knows_master;
+    if (!l->knows_master)
+        l->at = l->to.host[l->at_sentinel ? l->sentinel : 0];
+    if (l->to.path[0] != '\0' || is_address(l->at.name)) {
+        connect_to(l, l->to.path[0] != '\0' ? NULL : l->at.name);
         return;
     }
     struct resolving *r = keel_alloc(1, sizeof *r);
     r->link = l;
     r->req.data = r;
-    if (uv_getaddrinfo(l->loop, &r->req, on_resolved, l->to.host, NULL, &hints) != 0) {
+    if (uv_getaddrinfo(l->loop, &r->req, on_resolved, l->at.name, NULL, &hints) != 0) {
         keel_free(r);
         lost(l, "the host cannot be looked up");
         return;
@@ -526,9 +506,23 @@ static void watch_answers(struct keel_link *l, int64_t now_ns)
         l->overdue = late;
 }
 
+/* The sentinel has answered: its connection has served, and the one to the master begins at once. */
+static void go_to_master(struct keel_link *l, int64_t now_ns)
+{
+    redisAsyncContext *ac = l->ac;
+    l->state = AWAY;
+    l->ac = NULL;
+    l->has_unsent = false;
+    ac->data = NULL;
+    redisAsyncFree(ac);
+    begin(l, now_ns);
+}
+
 void keel_link_tick(struct keel_link *l, int64_t now_ns)
 {
-    if (l->doomed && l->ac != NULL) {
+    if (l->at_sentinel && l->knows_master && l->ac != NULL && !l->doomed)
+        go_to_master(l, now_ns);
+    else if (l->doomed && l->ac != NULL) {
         char why[sizeof l->why];
         memcpy(why, l->why, sizeof why);
         drop(l, why);
@@ -561,7 +555,9 @@ struct keel_link *keel_link_new(const struct keel_link_conf *conf)
     l->down = conf->down;
     l->ctx = conf->ctx;
     snprintf(l->name, sizeof l->name, "%s", conf->name);
-    keel_assert(address_parse(conf->url, &l->to) == NULL);
+    keel_assert(keel_redis_url_parse(conf->url, &l->to) == NULL);
+    if (l->to.is_tls)
+        keel_assert((l->tls = keel_tls_new(&l->to)) != NULL);
     keel_rng_seed(&l->rng, (uint64_t)keel_mono_ns() ^ ((uint64_t)getpid() << 40) ^ (uint64_t)(uintptr_t)l);
     return l;
 }
@@ -587,5 +583,6 @@ void keel_link_free(struct keel_link *l)
         l->spare = cmd->next;
         keel_free(cmd);
     }
+    keel_tls_free(l->tls);
     keel_free(l);
 }

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus_priv.h"
 #include "call_priv.h"
+#include "keel/redis_url.h"
 
 #define MAX_FILE (1U << 20)
 
@@ -16,7 +18,7 @@ KEEL_RECORD_TABLE(keel_core_options, KEEL_CORE_OPTIONS);
 KEEL_RECORD_TABLE(keel_peer_urls, KEEL_PEER_URLS);
 KEEL_RECORD_TABLE(keel_breaker_options, KEEL_BREAKER_OPTIONS);
 
-static const char *const secrets[] = {"read_token", "trade_token", "admin_token", "engine_token"};
+static const char *const secrets[] = {"read_token", "trade_token", "admin_token", "engine_token", "redis_password"};
 
 struct reader {
     const struct keel_engine *engine;
@@ -270,9 +272,19 @@ static enum keel_status decode(const struct reader *r, const struct keel_fields 
     name[strcspn(name, ".[")] = '\0';
     struct value v = find(r, name, keel_field_find(fields, name));
     const char *given = v.text != NULL ? v.text : v.json != NULL ? v.json->text : NULL;
-    const char *shown = given != NULL && !is_secret(name) ? given : "";
-    return refuse(r, "%s%s%s (%s): %s", name, shown[0] != '\0' ? "=" : "", shown, v.from != NULL ? v.from : "default",
+    const char *shown = given != NULL && !is_secret(name) ? keel_redis_url_shown(r->a, given) : "";
+    return refuse(r, "%s%s%.120s (%s): %s", name, shown[0] != '\0' ? "=" : "", shown, v.from != NULL ? v.from : "default",
                   bad.detail != NULL ? bad.detail : bad.code);
+}
+
+static enum keel_status complete_redis_url(const struct reader *r, struct keel_core_options *core)
+{
+    char why[160];
+    if (core->redis_url[0] != '\0' && !keel_link_url_check(core->redis_url, why, sizeof why))
+        return refuse(r, "redis_url=%s: %s", keel_redis_url_shown(r->a, core->redis_url), why);
+    if (core->redis_url[0] != '\0' && core->redis_password[0] != '\0')
+        core->redis_url = keel_redis_url_with(r->a, core->redis_url, core->redis_password);
+    return KEEL_OK;
 }
 
 /* What no single row can say. */
@@ -306,6 +318,8 @@ enum keel_status keel_opts_read(struct keel_opts *o, const struct keel_engine *e
     st = read_config(&r);
     if (st == KEEL_OK)
         st = decode(&r, &keel_core_options_fields, o->core);
+    if (st == KEEL_OK)
+        st = complete_redis_url(&r, o->core);
     if (st == KEEL_OK)
         st = decode(&r, &keel_peer_urls_fields, o->urls);
     if (st == KEEL_OK)
@@ -365,15 +379,6 @@ static const char *hidden(const char *secret)
     return secret[0] != '\0' ? "(set)" : "";
 }
 
-/* redis://:PASSWORD@host -> redis://:(set)@host */
-static const char *without_password(struct keel_arena *a, const char *url)
-{
-    const char *at = strrchr(url, '@'), *scheme = strstr(url, "://");
-    if (at == NULL || scheme == NULL || at < scheme)
-        return url;
-    return keel_arena_printf(a, "%.*s:(set)%s", (int)(scheme + 3 - url), url, at);
-}
-
 void keel_opts_print(const struct keel_opts *o, const struct keel_engine *engine, struct keel_arena *a)
 {
     struct keel_core_options core = *o->core;
@@ -382,7 +387,8 @@ void keel_opts_print(const struct keel_opts *o, const struct keel_engine *engine
     core.trade_token = hidden(core.trade_token);
     core.admin_token = hidden(core.admin_token);
     core.engine_token = hidden(core.engine_token);
-    core.redis_url = without_password(a, core.redis_url);
+    core.redis_url = keel_redis_url_shown(a, core.redis_url);
+    core.redis_password = hidden(core.redis_password);
     keel_json_init(&w, a, 4096);
     keel_json_obj(&w, NULL);
     keel_record_encode(&keel_core_options_fields, &core, &w);

@@ -102,8 +102,10 @@ struct keel_store {
     struct keel_store *next;
 };
 
-/* The fencing epoch: raised by whoever opens the file for writing, compared by every commit. So of two processes that both
- * believe to be at work only the one that came last can write, however long the other was stopped between any two steps. */
+/*
+ * The fencing epoch: raised by whoever opens the file for writing, compared by every commit. So of two processes that
+ * both believe to be at work only the one that came last can write, however long the other was stopped in between.
+ */
 static const char raise_epoch_sql[] =
     "INSERT OR IGNORE INTO keel_bus_meta VALUES('writer', '0');"
     "UPDATE keel_bus_meta SET value = CAST(value AS INTEGER) + 1 WHERE name = 'writer'";

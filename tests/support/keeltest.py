@@ -296,10 +296,12 @@ class Chain:
     patience = {"KEEL_MODE": "sim", "SEND_DEADLINE_MS": "20000", "MARK_STALE_MS": "3600000",
                 "VENUE_MAX_AGE_MS": "3600000"}
 
-    def __init__(self, test, names, fsync="everysec", env=None, plain=(), args=None):
-        self.folder = Folder(test).path
-        self.redis = Redis(self.folder, fsync).start()
-        test.addCleanup(self.redis.stop)
+    def __init__(self, test, names, fsync="everysec", env=None, plain=(), args=None, redis=None, folder=None):
+        self.folder = folder or Folder(test).path
+        self.redis = redis
+        if redis is None:
+            self.redis = Redis(self.folder, fsync).start()
+            test.addCleanup(self.redis.stop)
         ports = {n: free_port() for n in ENGINES}
         urls = {f"{n.upper()}_URL": f"http://127.0.0.1:{p}" for n, p in ports.items()}
         self.engines = {}

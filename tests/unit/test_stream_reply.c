@@ -228,21 +228,6 @@ START_TEST(head_refused)
 }
 END_TEST
 
-static const struct { const char *url; bool good; } url_case[] = {
-    {"redis://127.0.0.1:6379/0", true}, {"redis://localhost", true}, {"redis://:secret@redis:6379/3", true},
-    {"redis://user:p%40ss@[::1]:7000", true}, {"unix:///run/redis.sock", true}, {"redis://[::1]", true},
-    {"", false}, {"http://localhost", false}, {"redis://", false}, {"redis://h:0", false}, {"redis://h:65536", false},
-    {"redis://h:12x", false}, {"redis://h/x", false}, {"redis://[::1", false}, {"unix://relative", false},
-    {"rediss://h", false}, {"redis://:a%zz@h", false}, {"redis://h/-1", false},
-};
-
-START_TEST(urls)
-{
-    const char *why = keel_link_url_check(url_case[_i].url);
-    ck_assert_msg((why == NULL) == url_case[_i].good, "%s: %s", url_case[_i].url, why != NULL ? why : "taken");
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("stream_reply");
@@ -254,7 +239,6 @@ int main(void)
     tcase_add_test(tc, head_text);
     tcase_add_loop_test(tc, head_round_trip, 0, (int)KEEL_COUNT(keys));
     tcase_add_loop_test(tc, head_refused, 0, (int)KEEL_COUNT(bad_head));
-    tcase_add_loop_test(tc, urls, 0, (int)KEEL_COUNT(url_case));
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
