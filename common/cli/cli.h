@@ -67,7 +67,10 @@ struct cli_session {
     const char *title; /* "SIMULATED seed 7 / PAPER" */
     keel_i128 initial_cash;
     unsigned restarts; /* of engines during the session */
+    const struct keel_jval *bus[KEEL_ENGINES]; /* each engine's counts when the session began; NULL: from its own start */
 };
+/* Notes what the bus had carried before the session, once nothing is under way: who starts to read late has missed it. */
+void cli_session_begin(struct cli_session *s);
 /* Reads every figure from the engines, compares, prints; file NULL: terminal only. Returns ok. */
 bool cli_report(struct cli_session *s, const char *file);
 /* Bus counts agree and nothing is in hand: what was published has been handled by everyone who reads it. */

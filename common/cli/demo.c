@@ -548,7 +548,10 @@ static bool run(struct demo *d)
             return false;
         spec = keel_arena_strdup(d->session.a, keel_jstr(r.json, "bar_spec"));
     }
-    if (!wait_for_risk(d) || !make_strategies(d, spec) || !start_feed(d) || !follow(d) || !end_session(d))
+    if (!wait_for_risk(d) || !make_strategies(d, spec))
+        return false;
+    cli_session_begin(&d->session);
+    if (!start_feed(d) || !follow(d) || !end_session(d))
         return false;
     ok = cli_report(&d->session, d->val[O_REPORT]);
     fflush(stdout);
