@@ -287,9 +287,11 @@ static void hybrid_settle(void *self, struct keel_permit permit, enum keel_outco
         keel_tracker_count(t->tracker, now_ns, o);
     if (!t->guarded)
         return;
-    /* In time for its caller, but over its target: the answer counts as ok, the breaker hears of it. */
+    /* In time for its caller, but over its target: the answer counts as ok, the breaker hears of it. It does not hear of time
+     * that was lost before the call was let in. */
     uint64_t target_ns = t->conf->target_ns;
-    if (o == KEEL_OUT_OK && target_ns != 0 && latency_ns > 0 && (uint64_t)latency_ns > target_ns)
+    int64_t own_ns = now_ns - permit.start_ns < latency_ns ? now_ns - permit.start_ns : latency_ns;
+    if (o == KEEL_OUT_OK && target_ns != 0 && own_ns > 0 && (uint64_t)own_ns > target_ns)
         o = KEEL_OUT_SLOW;
     keel_breaker_settle(&t->breaker, permit.ticket, o, now_ns);
     if (t->breaker.n_transitions != t->seen_transitions)
