@@ -40,6 +40,7 @@ struct call {
     bool committed, answered, late, abandoned, cancelled, gone;
     bool internal;  /* caused by the engine itself: goes on while draining */
     bool has_permit, has_alternative;
+    bool is_shortened; /* its caller gave it less time than its row */
     struct keel_permit permit;
     int64_t budget_ns, answered_ns;
     keel_step_fn *step, *late_step;

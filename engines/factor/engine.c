@@ -4,7 +4,7 @@
 static const struct keel_op factor_ops[] = {
     {.id = "calculate", .on = KEEL_POST("/factors/calculate/{symbol}"), .level = KEEL_CRITICAL, .deadline_ms = 95,
      .target_ms = 100, .scope = KEEL_SCOPE_READ, .takes = &factor_calculate_fields, .begin = api_calculate,
-     .flags = KEEL_BARE_ARRAY, .bare = "factor_ids", .help = "standardised exposures of a symbol within the universe"},
+     .flags = KEEL_INLINE | KEEL_BARE_ARRAY, .bare = "factor_ids", .help = "standardised exposures of a symbol within the universe"},
     {.id = "results", .on = KEEL_GET("/factors/results/{symbol}"), .level = KEEL_HIGH, .deadline_ms = 95,
      .takes = &factor_symbol_query_fields, .begin = api_results, .help = "all exposures of a symbol"},
     {.id = "definitions", .on = KEEL_GET("/factors/definitions"), .level = KEEL_NORMAL, .deadline_ms = 100,

@@ -8,7 +8,7 @@ static const struct keel_op features_ops[] = {
      .takes = &feat_symbol_query_fields, .begin = api_live, .help = "features of a symbol as the bus has made them"},
     {.id = "calculate", .on = KEEL_POST("/features/calculate/{symbol}"), .level = KEEL_CRITICAL, .deadline_ms = 45,
      .target_ms = 50, .scope = KEEL_SCOPE_READ, .max_body = 1 << 20, .takes = &feat_request_fields, .begin = api_calculate,
-     .help = "features of the live state ({}) or of the prices given"},
+     .flags = KEEL_INLINE, .help = "features of the live state ({}) or of the prices given"},
     {.id = "technical", .on = KEEL_POST("/features/technical/{symbol}"), .level = KEEL_HIGH, .deadline_ms = 45, .target_ms = 50,
      .scope = KEEL_SCOPE_READ, .max_body = 1 << 20, .takes = &feat_request_fields, .begin = api_technical,
      .help = "the technical features only"},

@@ -47,6 +47,7 @@ enum keel_flags {
     KEEL_HYBRID_ONLY = 4, /* in plain mode the route is 404 and names ENABLE_HYBRID */
     KEEL_PREBUILT = 8,    /* no admission, no tracking: /health and its like */
     KEEL_LIVE = 32,       /* speaks for a live feed: what it publishes on normal topics may be conflated, the oldest dropped */
+    KEEL_INLINE = 64,     /* begin answers and waits for nothing: judged afterwards, so our own lateness refuses nothing */
     KEEL_BARE_ARRAY = 16, /* a body that is a JSON array is taken as the member named by .bare */
 };
 
