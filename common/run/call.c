@@ -20,6 +20,7 @@
 #include "keel/log.h"
 
 #define MAX_BODY 65536
+#define BIG_BODY 16384 /* some hundred microseconds to parse */
 #define ARENA_FIRST 8192
 #define EXTRA_SLOTS 16 /* prebuilt rows answer when every other slot is taken */
 #define SLOW_STEP_NS (10 * KEEL_MS)
@@ -140,6 +141,7 @@ static struct call *open_call(struct keel_rt *rt, const struct keel_op *op, cons
     c->index = index;
     c->serial = ++cs->serial;
     c->phase = STEP;
+    c->level = op->level;
     c->deadline.fn = expire;
     c->sleep.fn = awake;
     c->publications_end = &c->publications;
@@ -208,8 +210,6 @@ static enum keel_status refused(struct call *c, enum keel_status st, const struc
     return st;
 }
 
-static enum keel_status admit(struct call *c)
-{
 /*
  * An op that waits for nothing takes less time than its refusal saves: when the machine kept this process away for longer
  * than the row's deadline, the answer is late and counted so, but an answer. A caller's own deadline is kept.
@@ -219,6 +219,8 @@ static bool is_judged_afterwards(const struct call *c)
     return (c->pub.op->flags & KEEL_INLINE) && !c->is_shortened;
 }
 
+static enum keel_status admit(struct call *c)
+{
     struct keel_rt *rt = c->pub.rt;
     const struct keel_op *op = c->pub.op;
     uint32_t target = target_of(rt, op);
@@ -461,7 +463,7 @@ static void expire(struct keel_tick *t)
         if (work_cancelled(c))
             finish(c, c->worked ? KEEL_TIMEOUT : KEEL_CANCELLED);
         else
-            abandon(c, KEEL_TIMEOUT);
+            abandon(c, c->begun ? KEEL_TIMEOUT : KEEL_CANCELLED);
         break;
     default:
         keel_assert(c->phase == PARKED);
@@ -523,12 +525,17 @@ static enum keel_status begin_work(struct keel_call *pub)
     return st == KEEL_OK ? keel_await_work(pub, op->work, pub->job, op->end) : st;
 }
 
+static keel_step_fn *first_step(const struct call *c)
+{
+    return c->pub.op->work != NULL ? begin_work : c->pub.op->begin;
+}
+
 static void begin(struct call *c)
 {
     c->begun = true;
     if (c->entry != NULL)
         keel_jobs_running(c->entry);
-    run_step(c, c->pub.op->work != NULL ? begin_work : c->pub.op->begin);
+    run_step(c, first_step(c));
 }
 
 static void start(struct call *c)
@@ -597,19 +604,29 @@ static void work_done(struct keel_work *w)
     run_step(c, c->step);
 }
 
+static enum keel_status await_job(struct call *c, struct keel_job how, keel_work_fn *work, void *job, keel_step_fn *next)
+{
+    wait_for(c, WORKING, next);
+    c->work = (struct keel_work){.base = how, .fn = work, .job = job, .stop = &c->stop, .done = work_done};
+    keel_worker_submit(c->pub.rt, &c->work);
+    return KEEL_WAIT;
+}
+
 enum keel_status keel_await_work(struct keel_call *pub, keel_work_fn *work, void *job, keel_step_fn *next)
 {
     struct call *c = keel_call_self(pub);
-    wait_for(c, WORKING, next);
-    c->work = (struct keel_work){.fn = work, .job = job, .stop = &c->stop, .done = work_done};
-    c->work.base.must = c->committed || (pub->op->flags & KEEL_MUST) != 0;
-    c->work.base.level = c->work.base.must            ? KEEL_CRITICAL
-                         : pub->op->flags & KEEL_JOB ? KEEL_LOW
-                                                     : pub->op->level;
-    c->work.base.deadline_ns =
-        c->work.base.must || (pub->op->flags & KEEL_JOB) ? INT64_MAX : pub->deadline_ns;
-    keel_worker_submit(pub->rt, &c->work);
-    return KEEL_WAIT;
+    bool must = c->committed || (pub->op->flags & KEEL_MUST) != 0, is_job = (pub->op->flags & KEEL_JOB) != 0;
+    struct keel_job how = {.must = must,
+                           .level = must ? KEEL_CRITICAL : is_job ? KEEL_LOW : c->level,
+                           .deadline_ns = must || is_job ? INT64_MAX : pub->deadline_ns};
+    return await_job(c, how, work, job, next);
+}
+
+void keel_lower(struct keel_call *pub, enum keel_level level)
+{
+    struct call *c = keel_call_self(pub);
+    if (level > c->level)
+        c->level = level;
 }
 
 static void awake(struct keel_tick *t)
@@ -856,6 +873,65 @@ static enum keel_status caller_limit(struct call *c, int64_t *limit_ns)
     return KEEL_OK;
 }
 
+/* What a worker that reads a body sees: copies, for the client may have been answered and be gone before it is done. */
+struct reading {
+    const struct keel_op *op;
+    const struct keel_request *rq;
+    struct keel_arena *arena;
+    void *arg;
+    struct keel_ignored ignored;
+    struct keel_record_error err;
+};
+
+static enum keel_status read_work(void *job, const atomic_bool *stop)
+{
+    struct reading *r = job;
+    (void)stop; /* a body is bounded */
+    return keel_decode_request(r->op, r->rq, r->arena, &r->arg, &r->ignored, &r->err);
+}
+
+static enum keel_status accept_input(struct call *c)
+{
+    if ((c->pub.op->flags & KEEL_JOB) && !keel_jobs_room(c->pub.rt))
+        return keel_fail_as(&c->pub, KEEL_SHED, "jobs_full", NULL, "all places for jobs are taken");
+    keel_key_set(c);
+    return KEEL_OK;
+}
+
+static enum keel_status has_read(struct keel_call *pub)
+{
+    struct call *c = keel_call_self(pub);
+    struct reading *r = c->work.job;
+    if (c->wait_status != KEEL_OK)
+        return invalid(c, &r->err);
+    pub->arg = r->arg;
+    pub->ignored = r->ignored;
+    enum keel_status st = accept_input(c);
+    if (st != KEEL_OK)
+        return st;
+    c->worked = false; /* the op itself has yet to begin */
+    if (!keel_key_take(c))
+        return KEEL_WAIT;
+    c->begun = true;
+    return first_step(c)(pub);
+}
+
+/* In hybrid mode a large body is no step of the loop: what is urgent would wait for as long as it takes to parse. */
+static bool is_read_on_worker(const struct call *c, const struct keel_request *rq)
+{
+    return rq->body_len > BIG_BODY && c->pub.rt->guard->hybrid && !(c->pub.op->flags & KEEL_MUST);
+}
+
+static enum keel_status read_on_worker(struct call *c, const struct keel_request *rq)
+{
+    struct reading *r = keel_arena_alloc(c->pub.arena, sizeof *r);
+    *r = (struct reading){.op = c->pub.op, .rq = keel_request_copy(c->pub.arena, rq), .arena = c->pub.arena};
+    await_job(c, (struct keel_job){.level = c->level, .deadline_ns = c->pub.deadline_ns}, read_work, r, has_read);
+    watch_deadline(c);
+    return KEEL_WAIT;
+}
+
+/* KEEL_WAIT: the call goes on by itself. */
 static enum keel_status http_input(struct call *c, const struct keel_request *rq)
 {
     struct keel_record_error err = {0};
@@ -867,12 +943,11 @@ static enum keel_status http_input(struct call *c, const struct keel_request *rq
         return st;
     if (limit != KEEL_OK)
         return limit;
+    if (is_read_on_worker(c, rq))
+        return read_on_worker(c, rq);
     if (keel_decode_request(c->pub.op, rq, c->pub.arena, &c->pub.arg, &c->pub.ignored, &err) != KEEL_OK)
         return invalid(c, &err);
-    if ((c->pub.op->flags & KEEL_JOB) && !keel_jobs_room(c->pub.rt))
-        return keel_fail_as(&c->pub, KEEL_SHED, "jobs_full", NULL, "all places for jobs are taken");
-    keel_key_set(c);
-    return KEEL_OK;
+    return accept_input(c);
 }
 
 void *keel_call_http(struct keel_rt *rt, const struct keel_op *op, const struct keel_request *rq, keel_answer_fn *done,
@@ -913,7 +988,7 @@ void *keel_call_http(struct keel_rt *rt, const struct keel_op *op, const struct 
     enum keel_status st = http_input(c, rq);
     if (st == KEEL_OK)
         start(c);
-    else
+    else if (st != KEEL_WAIT)
         finish(c, st);
     return c->serial == serial && c->phase != FREE && !c->answered ? c : NULL;
 }

@@ -35,12 +35,13 @@ struct call {
     uint64_t serial, token;
     size_t index;
     enum phase phase;
+    enum keel_level level; /* of its jobs */
     bool begun;     /* its begin has run */
     bool worked;    /* something was done for it: not merely queued */
     bool committed, answered, late, abandoned, cancelled, gone;
     bool internal;  /* caused by the engine itself: goes on while draining */
-    bool has_permit, has_alternative;
     bool is_shortened; /* its caller gave it less time than its row */
+    bool has_permit, has_alternative;
     struct keel_permit permit;
     int64_t budget_ns, answered_ns;
     keel_step_fn *step, *late_step;

@@ -22,6 +22,8 @@ void keel_tick_clear(struct keel_ticks *ts, struct keel_tick *t);
 /* Path, query and body together as op->takes. err is filled on KEEL_INVALID. */
 enum keel_status keel_decode_request(const struct keel_op *op, const struct keel_request *rq, struct keel_arena *a,
                                      void **arg, struct keel_ignored *ignored, struct keel_record_error *err);
+/* What decoding looks at, in memory of a's. */
+const struct keel_request *keel_request_copy(struct keel_arena *a, const struct keel_request *rq);
 enum keel_status keel_decode_record(const struct keel_fields *takes, const char *payload, size_t len,
                                     struct keel_arena *a, void **arg, struct keel_ignored *ignored,
                                     struct keel_record_error *err);

@@ -172,6 +172,23 @@ enum keel_status keel_decode_request(const struct keel_op *op, const struct keel
     return st;
 }
 
+static const struct keel_param *copy_params(struct keel_arena *a, const struct keel_param *from, size_t n)
+{
+    struct keel_param *to = keel_arena_array(a, n, sizeof *to);
+    for (size_t i = 0; i < n; i++)
+        to[i] = (struct keel_param){keel_arena_strdup(a, from[i].name), keel_arena_strdup(a, from[i].value)};
+    return to;
+}
+
+const struct keel_request *keel_request_copy(struct keel_arena *a, const struct keel_request *rq)
+{
+    struct keel_request *copy = keel_arena_alloc(a, sizeof *copy);
+    *copy = (struct keel_request){.query = copy_params(a, rq->query, rq->n_query), .n_query = rq->n_query,
+                                  .params = copy_params(a, rq->params, rq->n_params), .n_params = rq->n_params,
+                                  .body = keel_arena_strndup(a, rq->body, rq->body_len), .body_len = rq->body_len};
+    return copy;
+}
+
 enum keel_status keel_decode_record(const struct keel_fields *takes, const char *payload, size_t len,
                                     struct keel_arena *a, void **arg, struct keel_ignored *ignored,
                                     struct keel_record_error *err)

@@ -353,6 +353,8 @@ enum keel_status api_realtime(struct keel_call *c)
     struct api_ctx *x = keel_arena_alloc(c->arena, sizeof *x);
 
     x->wanted = (enum ana_level)arg->complexity;
+    if (x->wanted >= ANA_COMPREHENSIVE)
+        keel_lower(c, KEEL_NORMAL); /* seconds of these must not take the threads from what is wanted within milliseconds */
     x->depth = ANA_SIMPLE;
     x->budget_ms = (double)budget[arg->complexity];
     if (c->deadline_ns != INT64_MAX) /* the caller's may be shorter */

@@ -59,6 +59,9 @@ void keel_fail_member(struct keel_call *c, const char *name, const char *json, s
 /* Waits. Each returns KEEL_WAIT; `return keel_await_...(...)`. next runs on the loop; for a failed wait the step sees
  * keel_wait_status(c) != KEEL_OK (deadline expiry answers the client by itself; the steps past a commit point still run). */
 enum keel_status keel_await_work(struct keel_call *c, keel_work_fn *work, void *job, keel_step_fn *next);
+/* From here on its jobs wait in that lane, if it is the less urgent one: what was asked for is more than the row's level
+ * promises. Its call slot stays that of its row. */
+void keel_lower(struct keel_call *c, enum keel_level level);
 enum keel_status keel_await_store(struct keel_call *c, struct keel_txn *txn, keel_step_fn *next);
 enum keel_status keel_await_read(struct keel_call *c, const char *sql, const char *fmt, keel_step_fn *next, ...);
 enum keel_status keel_await_peer(struct keel_call *c, const struct keel_peer_req *req, keel_step_fn *next);

@@ -101,6 +101,14 @@ static enum keel_status lb_work_end(struct keel_call *c)
     return KEEL_OK;
 }
 
+static enum keel_status lb_deep(struct keel_call *c)
+{
+    if (((const struct lb_arg *)c->arg)->n > 0)
+        keel_lower(c, KEEL_NORMAL);
+    lb_work_begin(c);
+    return keel_await_work(c, lb_work, c->job, lb_work_end);
+}
+
 static enum keel_status lb_park(struct keel_call *c)
 {
     const struct lb_arg *arg = c->arg;
@@ -287,7 +295,7 @@ static const struct keel_op lb_ops[] = {
     {.id = "inline", .on = KEEL_GET("/inline/{name}"), .level = KEEL_CRITICAL, .deadline_ms = 1000,
      .takes = &lb_arg_fields, .begin = lb_answer, .help = "Answers at once."},
     {.id = "post", .on = KEEL_POST("/post"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
-     .takes = &lb_arg_fields, .max_body = 256, .begin = lb_answer, .help = "Takes a body."},
+     .takes = &lb_arg_fields, .max_body = 256, .flags = KEEL_INLINE, .begin = lb_answer, .help = "Takes a body."},
     {.id = "bare", .on = KEEL_POST("/bare"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &lb_arg_fields, .flags = KEEL_BARE_ARRAY, .bare = "inner", .begin = lb_answer, .help = "Takes an array."},
     {.id = "nothing", .on = KEEL_POST("/nothing"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
@@ -296,6 +304,8 @@ static const struct keel_op lb_ops[] = {
      .begin = lb_child, .help = "Spawned."},
     {.id = "work", .on = KEEL_POST("/work"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &lb_arg_fields, .begin = lb_work_begin, .work = lb_work, .end = lb_work_end, .help = "Runs on a worker."},
+    {.id = "deep", .on = KEEL_POST("/deep"), .level = KEEL_CRITICAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &lb_arg_fields, .begin = lb_deep, .help = "Works; above n = 0 less urgently."},
     {.id = "park", .on = KEEL_POST("/park"), .level = KEEL_NORMAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &lb_arg_fields, .begin = lb_park, .help = "Waits to be woken."},
     {.id = "urgent", .on = KEEL_POST("/urgent"), .level = KEEL_CRITICAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,

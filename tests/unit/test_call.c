@@ -93,7 +93,7 @@ struct client {
     struct keel_route route;
     const char *limit_ms, *traceparent, *body;
     int done, http, order;
-    int64_t done_ns;
+    int64_t done_ns, late_ns; /* late_ns: how long the process was away since it came */
     uint64_t client;
     char headers[512], type[64];
 };
@@ -127,7 +127,7 @@ static void ask(struct client *c, const char *path, const char *body)
     ck_assert(keel_route_find(rt, arena, "POST", path, &c->route));
     c->rq = (struct keel_request){.method = "POST", .path = path, .params = c->route.params,
                                   .n_params = c->route.n_params, .body = body, .body_len = strlen(body),
-                                  .header = header_of, .ctx = c, .scope = KEEL_SCOPE_TRADE, .arrived_ns = keel_mono_ns(),
+                                  .header = header_of, .ctx = c, .scope = KEEL_SCOPE_TRADE, .arrived_ns = keel_mono_ns() - c->late_ns,
                                   .client = c->client};
     keel_call_http(rt, c->route.op, &c->rq, on_answer, c);
 }
@@ -327,6 +327,144 @@ START_TEST(queued_work_is_cancelled)
     TURN_UNTIL(first.done);
     expect_all_slots();
     ck_assert_int_eq(atomic_load(&lb_works), 1); /* it never ran */
+}
+END_TEST
+
+/* What waits for nothing is answered, however late; it teaches the breaker nothing. Who set a deadline gets it. */
+START_TEST(late_inline)
+{
+    struct client hurried = {.limit_ms = "20", .late_ns = 40000 * KEEL_MS}, waits = {.late_ns = 40000 * KEEL_MS};
+    start(_i);
+    for (int i = 0; i < 60; i++) {
+        struct client c = {.late_ns = 40000 * KEEL_MS};
+        ask(&c, "/post", "{}");
+        ck_assert_msg(c.http == 200, "%d: %d %s", i, c.http, c.body);
+    }
+    ck_assert_uint_eq(outcomes("post", "ok"), 60);
+    ask(&hurried, "/post", "{}");
+    ask(&waits, "/work", "{}");
+    ck_assert_int_eq(hurried.http, 504);
+    ck_assert_int_eq(waits.http, 504);
+    ck_assert(has(hurried.body, "\"code\":\"cancelled\"") && has(waits.body, "\"code\":\"cancelled\""));
+    expect_all_slots();
+}
+END_TEST
+
+/* ---- large bodies ---- */
+
+/* Members and blanks, on the heap so that a sanitizer sees who reads them after free. */
+static char *large(const char *members)
+{
+    char *body = keel_alloc(1, 40001);
+    memset(body, ' ', 40000);
+    memcpy(body, members, strlen(members));
+    body[39999] = '}';
+    return body;
+}
+
+static const struct { const char *why, *path, *members, *part; int http; } large_case[] = {
+    {"worked", "/work", "{\"n\":4", "{\"sum\":10}", 200},
+    {"inline", "/bare", "{\"name\":\"ada\"", "\"name\":\"ada\"", 200},
+    {"keyed", "/commit-work", "{\"name\":\"ada\"", "\"name\":\"ada\"", 200},
+    {"job", "/long", "{\"n\":4", "\"job_id\":", 202},
+    {"bad field", "/work", "{\"n\":64", "\"field\":\"n\"", 400},
+    {"unknown field", "/long", "{\"m\":1", "\"field\":\"m\"", 400},
+    {"bad JSON", "/work", "{\"n\":4,", "\"code\":\"invalid_json\"", 400},
+};
+
+START_TEST(large_body)
+{
+    for (int guard = 0; guard < 2; guard++) {
+        struct client c = {0};
+        char *body = large(large_case[_i].members);
+        start(guard);
+        ask(&c, large_case[_i].path, body);
+        if (guard == 1)
+            ck_assert_int_eq(c.done, 0); /* it was no step of the loop */
+        TURN_UNTIL(c.done);
+        ck_assert_msg(c.http == large_case[_i].http && has(c.body, large_case[_i].part), "%s: %d %s", large_case[_i].why,
+                      c.http, c.body);
+        expect_all_slots();
+        keel_rt_free(rt);
+        keel_free(body);
+    }
+    rt = NULL;
+}
+END_TEST
+
+/* The key is known once the body is read: in order from there on. */
+START_TEST(large_bodies_of_a_key)
+{
+    struct client a = {0}, b = {0};
+    char *first = large("{\"name\":\"ada\",\"n\":1"), *second = large("{\"name\":\"ada\",\"n\":2");
+    start(1);
+    ask(&a, "/keyed", first);
+    ask(&b, "/keyed", second);
+    TURN_UNTIL(state->n_order == 1 && rt->load.queued == 0);
+    ck_assert(keel_wake(rt, state->token[1], KEEL_OK));
+    TURN_UNTIL(state->n_order == 2);
+    ck_assert(keel_wake(rt, state->token[2], KEEL_OK));
+    TURN_UNTIL(a.done && b.done);
+    ck_assert(a.http == 200 && b.http == 200 && a.order < b.order);
+    expect_all_slots();
+    keel_free(first);
+    keel_free(second);
+}
+END_TEST
+
+/* One worker, and it is taken: the body is never read, the op never begins. */
+START_TEST(large_body_expires)
+{
+    struct client first = {.limit_ms = "300"}, c = {.limit_ms = "20"};
+    char *body = large("{\"n\":4");
+    start(1);
+    ask(&first, "/work", "{\"name\":\"forever\"}");
+    ask(&c, "/work", body);
+    TURN_UNTIL(c.done);
+    ck_assert_int_eq(c.http, 504);
+    ck_assert(has(c.body, "\"code\":\"cancelled\""));
+    ck_assert_int_eq(state->began, 1);
+    ck_assert_uint_eq(outcomes("work", "cancelled"), 1);
+    TURN_UNTIL(first.done);
+    expect_all_slots();
+    keel_free(body);
+}
+END_TEST
+
+/* The client is told and its body goes while a worker still reads. */
+START_TEST(large_body_while_draining)
+{
+    for (int round = 0; round < 20; round++) {
+        struct client c = {0};
+        char *body = large("{\"n\":4");
+        start(1);
+        ask(&c, "/work", body);
+        keel_calls_abort(rt);
+        ck_assert_int_eq(c.done, 1);
+        ck_assert_int_eq(c.http, 503);
+        memset(body, 'x', 40000);
+        keel_free(body);
+        ck_assert_int_eq(state->began, 0);
+        expect_all_slots();
+        keel_rt_free(rt);
+    }
+    rt = NULL;
+}
+END_TEST
+
+/* One worker: the job that came last, and kept its row's level, goes first; plain knows no levels. */
+START_TEST(lowered)
+{
+    struct client first = {.limit_ms = "100"}, deep = {0}, urgent = {0};
+    start(_i);
+    ask(&first, "/work", "{\"name\":\"forever\"}");
+    ask(&deep, "/deep", "{\"n\":1}");
+    ask(&urgent, "/deep", "{}");
+    TURN_UNTIL(first.done && deep.done && urgent.done);
+    ck_assert_int_eq(deep.http, 200);
+    ck_assert_int_eq(urgent.http, 200);
+    ck_assert_int_eq(urgent.order < deep.order, _i == 1);
+    expect_all_slots();
 }
 END_TEST
 
@@ -1032,6 +1170,12 @@ int main(void)
     tcase_add_loop_test(tc, queued_work_is_cancelled, 0, 2);
     tcase_add_loop_test(tc, must_never_expires, 0, 2);
     tcase_add_loop_test(tc, commit_in_time, 0, 2);
+    tcase_add_loop_test(tc, late_inline, 0, 2);
+    tcase_add_loop_test(tc, large_body, 0, KEEL_COUNT(large_case));
+    tcase_add_test(tc, large_bodies_of_a_key);
+    tcase_add_test(tc, large_body_expires);
+    tcase_add_test(tc, large_body_while_draining);
+    tcase_add_loop_test(tc, lowered, 0, 2);
     tcase_add_loop_test(tc, commit_late, 0, 2);
     tcase_add_loop_test(tc, commit_late_beside_work, 0, 2);
     tcase_add_loop_test(tc, failed_wait, 0, 2);
