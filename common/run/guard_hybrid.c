@@ -57,7 +57,7 @@ static int64_t hybrid_budget(void *self, const struct keel_op *op)
     const struct hybrid *g = self;
     if ((op->flags & KEEL_MUST) != 0)
         return INT64_MAX;
-    return (op->deadline_ms != 0 ? op->deadline_ms : g->row.call_timeout_ms) * MS;
+    return op->deadline_ms > 0 ? (int64_t)(op->deadline_ms * (double)MS) : g->row.call_timeout_ms * MS;
 }
 
 #define RATE_OFF 2.0 /* no share is as large */
@@ -86,7 +86,7 @@ static struct keel_breaker_conf breaker_conf(struct hybrid *g, const struct keel
     c.permit_ns = g->row.call_timeout_ms * MS;
     /* The verdict on a probe that hangs comes late; its permit must still be good then. */
     if (t->op != NULL && t->op->deadline_ms > 0)
-        c.permit_ns += TIMEOUT_FACTOR * t->op->deadline_ms * MS;
+        c.permit_ns += TIMEOUT_FACTOR * (int64_t)(t->op->deadline_ms * (double)MS);
     c.half_open_ns = 2 * c.permit_ns;
     c.seed = seed;
     if (g->env.breaker != NULL)

@@ -105,7 +105,7 @@ static struct keel_target_conf *add_target(struct keel_rt *rt, const struct keel
     t->op = op;
     t->level = op != NULL ? op->level : KEEL_CRITICAL;
     if (op != NULL)
-        t->target_ns = (uint64_t)((op->target_ms > 0 ? op->target_ms : op->deadline_ms) * KEEL_MS);
+        t->target_ns = (uint64_t)((op->target_ms > 0 ? (double)op->target_ms : op->deadline_ms) * (double)KEEL_MS);
     return t;
 }
 

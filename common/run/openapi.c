@@ -365,7 +365,7 @@ static void write_operation(struct keel_json *w, const struct keel_op *op)
     keel_json_str(w, "x-level", level_name[op->level]);
     keel_json_str(w, "x-scope", scope_name[op->scope]);
     if (op->deadline_ms > 0)
-        keel_json_i64(w, "x-deadline-ms", op->deadline_ms);
+        keel_json_f64(w, "x-deadline-ms", op->deadline_ms);
     if (op->target_ms > 0)
         keel_json_i64(w, "x-target-ms", op->target_ms);
     write_input(w, op);
@@ -506,7 +506,7 @@ static void describe_flags(struct keel_json *w, unsigned flags)
 {
     static const struct { unsigned flag; const char *name; } names[] = {
         {KEEL_MUST, "must"}, {KEEL_JOB, "job"}, {KEEL_HYBRID_ONLY, "hybrid_only"}, {KEEL_PREBUILT, "prebuilt"}, {KEEL_LIVE, "live"},
-        {KEEL_BARE_ARRAY, "bare_array"}};
+        {KEEL_INLINE, "inline"}, {KEEL_BARE_ARRAY, "bare_array"}};
 
     keel_json_arr(w, "flags");
     for (size_t i = 0; i < KEEL_COUNT(names); i++)
@@ -529,8 +529,8 @@ static void describe_op(struct keel_json *w, const struct keel_op *op)
     if (op->on.kind == KEEL_ON_TIMER)
         keel_json_i64(w, "every_ms", op->on.every_ms);
     keel_json_str(w, "level", level_name[op->level]);
-    keel_json_i64(w, "deadline_ms", op->deadline_ms);
-    keel_json_i64(w, "target_ms", op->target_ms > 0 ? op->target_ms : op->deadline_ms);
+    keel_json_f64(w, "deadline_ms", op->deadline_ms);
+    keel_json_f64(w, "target_ms", op->target_ms > 0 ? (double)op->target_ms : op->deadline_ms);
     if (is_http(op) || op->on.kind == KEEL_ON_WS)
         keel_json_str(w, "scope", scope_name[op->scope]);
     if (op->max_body > 0)

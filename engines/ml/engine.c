@@ -3,9 +3,8 @@
 
 static const struct keel_op ml_ops[] = {
     {.id = "critical_predict", .on = KEEL_POST("/ml/critical-predict/{model_id}"), .level = KEEL_CRITICAL,
-     .deadline_ms = 5,
-     .target_ms = 5, .scope = KEEL_SCOPE_READ, .takes = &ml_request_fields, .begin = api_critical, .fallbacks = ml_backends,
-     .flags = KEEL_INLINE, .help = "a prediction from the live vector of a symbol, or from features"},
+     .deadline_ms = 4.5, .target_ms = 5, .scope = KEEL_SCOPE_READ, .takes = &ml_request_fields, .begin = api_critical,
+     .fallbacks = ml_backends, .flags = KEEL_INLINE, .help = "a prediction from the live vector of a symbol, or from features"},
     {.id = "predict_price", .on = KEEL_POST("/ml/predict/price"), .level = KEEL_HIGH, .deadline_ms = 45,
      .scope = KEEL_SCOPE_READ, .takes = &ml_ask_fields, .begin = api_price, .fallbacks = ml_backends,
      .help = "price_model, as the first version asked for it"},

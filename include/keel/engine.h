@@ -60,7 +60,7 @@ struct keel_op {
     const char *id;
     struct keel_trigger on;
     enum keel_level level;
-    int64_t deadline_ms;  /* 0: the breaker's call timeout */
+    double deadline_ms;   /* 0: the breaker's call timeout */
     int64_t target_ms;    /* 0: the deadline */
     enum keel_scope scope; /* HTTP; GET defaults to READ (0); unsafe methods state theirs */
     size_t max_body;      /* 0: 64 KiB */
