@@ -171,9 +171,8 @@ class Models(unittest.TestCase):
                 seen = Clients(self.ml.port, f"/ml/critical-predict/{model}", {"symbol": "BTCUSDT", "max_age_ms": OLD},
                                connections).run(10 if TIMED else 2)
                 total = sum(seen.values())
-                # When the machine gives the engine no CPU for longer than the 5 ms (or for seconds), it says so; nothing
-                # else is allowed.
-                late = sum(seen.pop(k) for k in list(seen) if k[0] == 504 or k == (503, "loop_lag"))
+                # A machine that gives the engine no CPU for seconds makes it shed, and say so; nothing else is allowed.
+                late = seen.pop((503, "loop_lag"), 0)
                 self.assertEqual(set(seen), {want}, seen)
                 self.assertGreater(seen[want], late, f"{late} late at {connections} connections")
                 if HYBRID == "false" or TIMED:
