@@ -49,7 +49,7 @@ class Misbehaviour(threading.Thread):
     def good(self):
         name, method, path, body = self.rng.choice(GOOD)
         engine = next(e for e in self.engines if e.name == name)
-        self.note(engine, method, path, body, engine.call(method, path, body, timeout=10))
+        self.note(engine, method, path, body, engine.ask(method, path, body, timeout=10))
 
     def garbage(self, engine):
         method, path = self.rng.choice(self.paths[engine.name])
@@ -60,7 +60,7 @@ class Misbehaviour(threading.Thread):
         # An order without an id would be a good one sent twice; what stops things is asked for by the run itself.
         if "trading-state" in path or "force-open" in path or "disable" in path or method == "DELETE" or "/stop" in path:
             return
-        self.note(engine, method, path, body, engine.call(method, path, body, timeout=10))
+        self.note(engine, method, path, body, engine.ask(method, path, body, timeout=10))
 
     def note(self, engine, method, path, body, got):
         self.statuses[got.status] += 1
@@ -185,7 +185,7 @@ class Soak(unittest.TestCase):
             self.keep_feeding(s)
             for name, method, path, body in GOOD:
                 try:
-                    s.chain[name].call(method, path, body, timeout=5)
+                    s.chain[name].ask(method, path, body, timeout=5)
                 except OSError:
                     pass
             waiting = []

@@ -262,9 +262,9 @@ class Engine(Process):
                 return got
             time.sleep(0.05)
 
-    def ask(self, method, path, body=None, headers=None):
+    def ask(self, method, path, body=None, headers=None, timeout=60):
         """Asks once, whatever comes."""
-        return request(self.port, method, path, body, headers)
+        return request(self.port, method, path, body, headers, timeout)
 
     def get(self, path, headers=None):
         return self.call("GET", path, None, headers)
