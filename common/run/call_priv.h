@@ -58,6 +58,7 @@ struct keel_jobs **keel_calls_jobs(struct keel_rt *rt);
 struct keel_sources **keel_calls_sources(struct keel_rt *rt);
 
 /* ---- worker.c ---- */
+struct bulk_thread;
 struct keel_work {
     struct keel_job base; /* first: next_job hands it back. The submitter sets level, deadline_ns and must. */
     struct keel_rt *rt;
@@ -68,6 +69,9 @@ struct keel_work {
     enum keel_status status;
     bool queued, running;
     uv_work_t req;
+    /* of a bulk job */
+    struct bulk_thread *thread;
+    struct keel_work *next_done;
 };
 void keel_worker_open(struct keel_rt *rt);
 void keel_worker_close(struct keel_rt *rt); /* nothing may be queued or running */

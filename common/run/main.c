@@ -3,6 +3,7 @@
  * the opposite order. What can be wrong is found before the first connection is taken.
  */
 #include <netdb.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,8 @@
 #define PROBE_SECONDS 3
 #define BUS_WAIT_NS (1000 * KEEL_MS) /* readiness waits so long for Redis */
 #define BUS_WAIT_MS 10               /* and looks so often */
+#define KEPT_BLOCK (4 * 1024 * 1024)  /* larger blocks of memory go back to the kernel with their call */
+#define KEPT_BYTES (16 * 1024 * 1024) /* so much that is free is kept */
 
 enum stage { RUNNING, DRAIN_CALLS, DRAIN_WORK, DRAIN_OUTBOX, DRAINED };
 
@@ -695,6 +698,16 @@ static void describe(const struct keel_rt *rt)
     puts(keel_json_text(&w));
 }
 
+/*
+ * What a call frees the next one takes: by default every large body and answer goes back to the kernel and is faulted in
+ * again, page by page, and the loop, which frees what workers have taken, spends a third of its time there under bulk work.
+ */
+static void keep_memory(void)
+{
+    mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+}
+
 int keel_main(int argc, char **argv, const struct keel_engine *engine)
 {
     struct keel_opts o;
@@ -702,6 +715,7 @@ int keel_main(int argc, char **argv, const struct keel_engine *engine)
     bool hybrid;
     int code = 0;
     struct process *p = NULL;
+    keep_memory();
     if (read_hybrid(&hybrid, err, sizeof err) == KEEL_OK)
         p = prepare(engine, argc, argv, &o, err, sizeof err);
     if (p == NULL) {

@@ -1,13 +1,16 @@
 /*
- * Lanes over libuv's pool. Jobs wait in queues of our own, filed by level; one goes to the pool only when a
- * thread is free, and the guard says which. So the pool's own queue is always empty and nothing that is
- * critical waits behind what is not.
+ * Lanes over threads. Jobs wait in queues of our own, filed by level; one goes to a thread only when one is free,
+ * and the guard says which. So nothing that is critical waits behind what is not.
+ *
+ * Urgent jobs, and in plain mode all, run on libuv's pool, whose own queue is always empty. In hybrid mode bulk jobs have
+ * threads of their own, made nice for good as they start: that needs no rights, while taking it back, as a shared pool would
+ * have to, does; and a thread that only lowers itself once it runs has been given a whole turn of the processor by then.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "call_priv.h"
@@ -19,9 +22,22 @@
 #define LAGS 3 /* ticks that must all be late before the lag counts as load */
 #define SPARE_THREADS 2 /* for sources, which do not wait in the lanes */
 
+struct bulk_thread {
+    struct keel_worker *k;
+    uv_thread_t id;
+    uv_sem_t go;
+    struct keel_work *work; /* in hand; NULL: it waits */
+    bool ends;
+};
+
 struct keel_worker {
     struct keel_rt *rt;
     struct keel_queue q;
+    struct bulk_thread *bulk;
+    uint32_t n_bulk;
+    uv_async_t done_signal;
+    uv_mutex_t done_lock;
+    struct keel_work *done; /* by bulk threads, last first */
     uv_timer_t tick;
     int64_t due_ns;        /* when the tick should run */
     int64_t lag_ns[LAGS];  /* of the last ticks */
@@ -29,9 +45,6 @@ struct keel_worker {
     int64_t last_delay_ns; /* of the job that began last */
     int64_t last_begin_ns;
 };
-
-static int base_nice;
-static bool can_renice; /* a thread that was made nicer may be made what it was */
 
 static bool is_bulk(const struct keel_work *w)
 {
@@ -43,11 +56,27 @@ static bool is_bulk(const struct keel_work *w)
 static void run_work(uv_work_t *req)
 {
     struct keel_work *w = req->data;
-    id_t tid = (id_t)syscall(SYS_gettid);
-    bool nicer = can_renice && is_bulk(w) && setpriority(PRIO_PROCESS, tid, base_nice + BULK_NICE) == 0;
     w->status = w->fn(w->job, w->stop);
-    if (nicer)
-        setpriority(PRIO_PROCESS, tid, base_nice);
+}
+
+static void run_bulk(void *arg)
+{
+    struct bulk_thread *t = arg;
+    struct keel_worker *k = t->k;
+    if (setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + BULK_NICE) != 0) /* of this thread */
+        keel_log(KEEL_LOG_WARN, "bulk_not_nice", "detail=%s", strerror(errno));
+    for (;;) {
+        uv_sem_wait(&t->go);
+        if (t->ends)
+            return;
+        struct keel_work *w = t->work;
+        w->status = w->fn(w->job, w->stop);
+        uv_mutex_lock(&k->done_lock);
+        w->next_done = k->done;
+        k->done = w;
+        uv_mutex_unlock(&k->done_lock);
+        uv_async_send(&k->done_signal);
+    }
 }
 
 /* ---- on the loop ---- */
@@ -81,6 +110,19 @@ static void update_load(struct keel_worker *k, int64_t now)
 
 static void after_work(uv_work_t *req, int status);
 
+/* The guard lets no more of them run than there are threads. */
+static void begin_bulk(struct keel_worker *k, struct keel_work *w)
+{
+    struct bulk_thread *t = k->bulk;
+    while (t->work != NULL)
+        t++;
+    keel_assert(t < k->bulk + k->n_bulk);
+    uv_ref((uv_handle_t *)&k->done_signal);
+    w->thread = t;
+    t->work = w;
+    uv_sem_post(&t->go);
+}
+
 static void observe(struct keel_worker *k, enum keel_own what, int64_t ns, int64_t now)
 {
     if (k->rt->guard->observe != NULL)
@@ -97,6 +139,10 @@ static void begin_work(struct keel_worker *k, struct keel_work *w, int64_t now)
     }
     k->q.running++;
     k->q.running_bulk += is_bulk(w);
+    if (is_bulk(w) && k->n_bulk > 0) {
+        begin_bulk(k, w);
+        return;
+    }
     w->req.data = w;
     keel_assert(uv_queue_work(k->rt->loop, &w->req, run_work, after_work) == 0);
 }
@@ -117,16 +163,37 @@ static void dispatch(struct keel_worker *k)
     update_load(k, now);
 }
 
-static void after_work(uv_work_t *req, int status)
+static void work_ended(struct keel_worker *k, struct keel_work *w)
 {
-    struct keel_work *w = req->data;
-    struct keel_worker *k = w->rt->worker;
-    (void)status; /* what was given to the pool is never taken back */
     w->running = false;
     k->q.running--;
     k->q.running_bulk -= is_bulk(w);
     dispatch(k);
     w->done(w);
+}
+
+static void after_work(uv_work_t *req, int status)
+{
+    struct keel_work *w = req->data;
+    (void)status; /* what was given to the pool is never taken back */
+    work_ended(w->rt->worker, w);
+}
+
+static void after_bulk(uv_async_t *signal)
+{
+    struct keel_worker *k = signal->data;
+    uv_mutex_lock(&k->done_lock);
+    struct keel_work *w = k->done;
+    k->done = NULL;
+    uv_mutex_unlock(&k->done_lock);
+    while (w != NULL) {
+        struct keel_work *next = w->next_done;
+        w->thread->work = NULL;
+        work_ended(k, w);
+        w = next;
+    }
+    if (k->q.running_bulk == 0)
+        uv_unref((uv_handle_t *)signal);
 }
 
 void keel_worker_submit(struct keel_rt *rt, struct keel_work *w)
@@ -193,15 +260,6 @@ static void on_tick(uv_timer_t *t)
     uv_timer_start(t, on_tick, TICK_MS, 0);
 }
 
-/* Whether the nice value can be raised and set back depends on rights that only a try shows. */
-static void try_renice(void *arg)
-{
-    (void)arg;
-    id_t tid = (id_t)syscall(SYS_gettid);
-    base_nice = getpriority(PRIO_PROCESS, 0);
-    can_renice = setpriority(PRIO_PROCESS, tid, base_nice + 1) == 0 && setpriority(PRIO_PROCESS, tid, base_nice) == 0;
-}
-
 static size_t wanted_threads(const struct keel_rt *rt)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -210,18 +268,44 @@ static size_t wanted_threads(const struct keel_rt *rt)
     return cores > 2 ? (size_t)cores : 2;
 }
 
+static void open_bulk(struct keel_worker *k)
+{
+    k->n_bulk = k->q.threads > 1 ? k->q.threads - 1 : 1;
+    k->bulk = keel_alloc(k->n_bulk, sizeof *k->bulk);
+    keel_assert(uv_mutex_init(&k->done_lock) == 0);
+    keel_assert(uv_async_init(k->rt->loop, &k->done_signal, after_bulk) == 0);
+    k->done_signal.data = k;
+    uv_unref((uv_handle_t *)&k->done_signal);
+    for (uint32_t i = 0; i < k->n_bulk; i++) {
+        k->bulk[i].k = k;
+        keel_assert(uv_sem_init(&k->bulk[i].go, 0) == 0);
+        keel_assert(uv_thread_create(&k->bulk[i].id, run_bulk, &k->bulk[i]) == 0);
+    }
+}
+
+static void close_bulk(struct keel_worker *k)
+{
+    for (uint32_t i = 0; i < k->n_bulk; i++) {
+        k->bulk[i].ends = true;
+        uv_sem_post(&k->bulk[i].go);
+        uv_thread_join(&k->bulk[i].id);
+        uv_sem_destroy(&k->bulk[i].go);
+    }
+    uv_mutex_destroy(&k->done_lock);
+    keel_free(k->bulk);
+}
+
 void keel_worker_open(struct keel_rt *rt)
 {
     struct keel_worker *k = keel_alloc(1, sizeof *k);
     char text[16];
-    uv_thread_t probe;
     k->rt = rt;
     k->q.threads = (uint32_t)wanted_threads(rt);
     /* libuv reads it once, with the first job of the process. */
     snprintf(text, sizeof text, "%u", k->q.threads + SPARE_THREADS);
     setenv("UV_THREADPOOL_SIZE", text, 1);
-    keel_assert(uv_thread_create(&probe, try_renice, NULL) == 0);
-    uv_thread_join(&probe);
+    if (rt->guard->hybrid)
+        open_bulk(k);
     uv_timer_init(rt->loop, &k->tick);
     k->tick.data = k;
     uv_update_time(rt->loop);
@@ -236,9 +320,22 @@ static void on_closed(uv_handle_t *h)
     keel_free(h->data);
 }
 
+static void on_signal_closed(uv_handle_t *h)
+{
+    struct keel_worker *k = h->data;
+    uv_close((uv_handle_t *)&k->tick, on_closed);
+}
+
 void keel_worker_close(struct keel_rt *rt)
 {
-    keel_assert(rt->worker->q.n == 0 && rt->worker->q.running == 0);
-    uv_close((uv_handle_t *)&rt->worker->tick, on_closed);
+    struct keel_worker *k = rt->worker;
+    keel_assert(k->q.n == 0 && k->q.running == 0);
     rt->worker = NULL;
+    if (k->n_bulk == 0) {
+        uv_close((uv_handle_t *)&k->tick, on_closed);
+        return;
+    }
+    close_bulk(k);
+    uv_timer_stop(&k->tick);
+    uv_close((uv_handle_t *)&k->done_signal, on_signal_closed);
 }
