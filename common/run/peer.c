@@ -22,7 +22,7 @@
 #include "keel/log.h"
 #include "keel/rng.h"
 
-enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32 };
+enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32, PATIENCE = 4 };
 
 struct request {
     struct keel_peers *peers;
@@ -52,6 +52,7 @@ struct keel_peers {
     struct {
         const char *name, *url;
         bool answered; /* ever */
+        int64_t silent_ns; /* since when it has been asked and has answered nothing; 0: it has */
         struct keel_retry_budget budget;
     } known[MAX_PEERS];
     size_t n;
@@ -132,7 +133,17 @@ static enum keel_outcome outcome_of(int http)
 {
     if (http < 500 || http == 503)
         return KEEL_OUT_OK;
-    return http == 504 ? KEEL_OUT_TIMEOUT : KEEL_OUT_FAILURE;
+    return http == 504 ? KEEL_OUT_SLOW : KEEL_OUT_FAILURE;
+}
+
+/*
+ * As of an op's own deadline: who does not answer in time is slow up to four times the time it had, and only then a failure.
+ * Or a disk that is away for a moment, with three orders waiting for it, would stop all orders for ten seconds.
+ */
+static enum keel_outcome silence_of(const struct request *r)
+{
+    int64_t since = r->peer < r->peers->n ? r->peers->known[r->peer].silent_ns : r->start_ns;
+    return keel_mono_ns() - since > PATIENCE * (r->deadline_ns - r->start_ns) ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
 }
 
 /* X-Deadline-Ms of a repeat: it only shrinks, so the line it stands in has room. */
@@ -193,6 +204,8 @@ static void request_done(struct request *r, CURLcode code)
         curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &http);
         reply.http = (int)http;
         outcome = outcome_of(reply.http);
+        if (r->peer < r->peers->n)
+            r->peers->known[r->peer].silent_ns = 0;
     } else {
         bool timeout = code == CURLE_OPERATION_TIMEDOUT;
         r->reply_len = 0;
@@ -201,7 +214,7 @@ static void request_done(struct request *r, CURLcode code)
         reply.status = !was_sent(r->easy) ? KEEL_UNAVAILABLE
                        : timeout          ? KEEL_TIMEOUT
                                           : KEEL_UPSTREAM;
-        outcome = timeout ? KEEL_OUT_TIMEOUT : KEEL_OUT_FAILURE;
+        outcome = timeout ? silence_of(r) : KEEL_OUT_FAILURE;
         const char *url = "";
         curl_easy_getinfo(r->easy, CURLINFO_EFFECTIVE_URL, &url);
         keel_log_often(KEEL_LOG_WARN, "peer_failed", "url=%s detail=%s", url,
@@ -494,6 +507,8 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
     }
     r->start_ns = keel_mono_ns();
     r->deadline_ns = r->start_ns + left_ns;
+    if (rt->peers->known[r->peer].silent_ns == 0)
+        rt->peers->known[r->peer].silent_ns = r->start_ns;
     r->may_retry = rt->peers->retries && is_safe(req->method) && !req->probe;
     keel_retry_request(&rt->peers->known[r->peer].budget, r->start_ns);
     if (!request_start(r, req, base, traceparent, left_ns))

@@ -8,6 +8,10 @@
  * has reloaded its state from the file. From then on transactions are tried again; without any, a
  * probe write every second finds out when the disk is back.
  *
+ * The log that commits append to is written back to the file (a checkpoint) by the store thread too, but not within
+ * a commit, as SQLite would: whoever waited for that one would wait for a thousand pages. It waits until nobody has asked
+ * for a while.
+ *
  * Reads have connections of their own: one for the loop (start only), a few that workers borrow.
  */
 #include "rt.h"
@@ -32,6 +36,9 @@ enum {
     MAX_ROWS = 5000,
     MAX_READERS = 8,
     BUSY_MS = 5000,
+    DUE_FRAMES = 400,   /* new in the log: a checkpoint is due once the store is idle */
+    MOST_FRAMES = 8000, /* idle or not */
+    IDLE_NS = 4000000,
     WHY_CAP = 240
 };
 
@@ -83,6 +90,7 @@ struct keel_store {
     int64_t epoch;   /* the file's when it was opened here */
     struct cached cache[CACHE_SLOTS];
     size_t n_cached;
+    int frames, written_back; /* the store thread's: in the log; in it at the last checkpoint */
     sqlite3 *loop_reader;
     uv_thread_t thread;
     uv_async_t async;
@@ -447,6 +455,43 @@ static void probe_again(struct keel_store *s)
     uv_mutex_lock(&s->mutex);
 }
 
+/* Instead of SQLite's own, which makes the checkpoint. A log that began anew is shorter than it was. */
+static int on_log(void *ctx, sqlite3 *db, const char *schema, int frames)
+{
+    struct keel_store *s = ctx;
+    (void)db;
+    (void)schema;
+    if (frames < s->frames)
+        s->written_back = 0;
+    s->frames = frames;
+    return SQLITE_OK;
+}
+
+static bool is_due(const struct keel_store *s, int frames)
+{
+    return s->frames - s->written_back >= frames;
+}
+
+/* Called with the mutex held. What readers still look at stays in the log; the next one takes it. */
+static void write_back(struct keel_store *s)
+{
+    uv_mutex_unlock(&s->mutex);
+    int rc = sqlite3_wal_checkpoint_v2(s->writer, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+        keel_log_often(KEEL_LOG_WARN, "store_checkpoint_failed", "file=%s detail=%s", s->path, sqlite3_errmsg(s->writer));
+    s->written_back = s->frames;
+    uv_mutex_lock(&s->mutex);
+}
+
+/* Called with the mutex held, with nothing to do. */
+static void rest(struct keel_store *s)
+{
+    if (!is_due(s, DUE_FRAMES))
+        uv_cond_wait(&s->cond, &s->mutex);
+    else if (uv_cond_timedwait(&s->cond, &s->mutex, IDLE_NS) == UV_ETIMEDOUT)
+        write_back(s);
+}
+
 static void store_thread(void *arg)
 {
     struct keel_store *s = arg;
@@ -456,10 +501,12 @@ static void store_thread(void *arg)
         if (!idle) {
             commit_queued(s);
             uv_async_send(&s->async);
+            if (is_due(s, MOST_FRAMES))
+                write_back(s);
         } else if (s->stop) {
             break;
         } else if (s->broken || atomic_load(&s->ok)) {
-            uv_cond_wait(&s->cond, &s->mutex);
+            rest(s);
         } else if (uv_cond_timedwait(&s->cond, &s->mutex, 1000000000u) == UV_ETIMEDOUT) {
             probe_again(s);
         }
@@ -630,6 +677,7 @@ static bool writer_open(struct keel_store *s, const char *schema, char why[WHY_C
         sqlite3_busy_timeout(s->writer, 200);
     good = file_is_ours(s, why) && writer_setup(s, schema, why);
     sqlite3_busy_timeout(s->writer, BUSY_MS);
+    sqlite3_wal_hook(s->writer, on_log, s);
     return good;
 }
 
@@ -650,6 +698,8 @@ enum keel_status keel_store_open(struct keel_rt *rt, const char *name, const cha
         *out = s;
         return KEEL_OK;
     }
+    /* Counts of SQLite's memory cost every thread of the process a lock; only the first call has an effect. */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     s = keel_alloc(1, sizeof *s);
     s->rt = rt;
     snprintf(s->name, sizeof s->name, "%s", name);

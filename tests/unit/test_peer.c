@@ -414,6 +414,46 @@ START_TEST(silence_is_a_timeout)
 }
 END_TEST
 
+static enum keel_outcome heard[16]; /* by the breaker of risk */
+static size_t n_heard;
+
+static void hear(void *self, struct keel_permit p, enum keel_outcome o, int64_t latency_ns, int64_t now_ns)
+{
+    (void)self;
+    (void)p;
+    (void)latency_ns;
+    (void)now_ns;
+    heard[n_heard++] = o;
+}
+
+/* Three that wait while a disk is away for a moment say nothing against the peer; four times their patience does. */
+START_TEST(a_moment_of_silence)
+{
+    static const enum manner manners[] = {SILENCE, SILENCE, ANSWER, SILENCE, SILENCE, SILENCE};
+    struct keel_target_conf dep = {.name = "dep.peer.risk"};
+    struct keel_guard spy = keel_guard_plain;
+    spy.settle = hear;
+    open_all(manners, 6);
+    rt.guard = &spy;
+    rt.targets = &dep;
+    rt.n_targets = 1;
+    n_heard = 0;
+    fetch("POST", "{}", 200);
+    fetch("POST", "{}", 200);
+    fetch("POST", "{}", 60000);
+    ck_assert_int_eq(heard[0], KEEL_OUT_SLOW);
+    ck_assert_int_eq(heard[1], KEEL_OUT_SLOW);
+    ck_assert_int_eq(heard[2], KEEL_OUT_OK);
+    fetch("POST", "{}", 300);
+    fetch("POST", "{}", 50);
+    fetch("POST", "{}", 50);
+    ck_assert_int_eq(heard[3], KEEL_OUT_SLOW);
+    ck_assert_int_eq(heard[4], KEEL_OUT_TIMEOUT);
+    ck_assert_int_eq(heard[5], KEEL_OUT_TIMEOUT);
+    close_all();
+}
+END_TEST
+
 START_TEST(half_an_answer_is_none)
 {
     static const enum manner manners[] = {HALF_ANSWER};
@@ -497,6 +537,7 @@ int main(void)
     tcase_add_test(tc, no_repeat_past_a_breaker);
     tcase_add_test(tc, a_connection_closed_while_idle_is_replaced);
     tcase_add_test(tc, silence_is_a_timeout);
+    tcase_add_test(tc, a_moment_of_silence);
     tcase_add_test(tc, half_an_answer_is_none);
     tcase_add_test(tc, too_big_an_answer_is_none);
     tcase_add_test(tc, nobody_listens);
