@@ -12,7 +12,6 @@
 #define MAX_SYMBOLS 1024
 #define MAX_CHECKS 40
 #define CALL_MS 10000
-#define HEALTH_NS 15000000000
 
 struct holding {
     const char *symbol;
@@ -338,19 +337,12 @@ static const char *what_is_away(struct report *r, const struct keel_jval *health
     return "";
 }
 
-/* An engine looks at its peers now and then: what was away when it started may be away in its eyes for some seconds more. */
 static void check_engines(struct report *r)
 {
-    int64_t until = cli_now_ns() + HEALTH_NS;
-
     for (size_t i = 0; i < KEEL_ENGINES; i++) {
         struct cli_reply h = ask(r, cli_engines[i].name, "GET", "/health", NULL);
         const char *status = keel_jstr(h.json, "status");
 
-        for (; strcmp(status, "healthy") != 0 && cli_now_ns() < until; status = keel_jstr(h.json, "status")) {
-            cli_nap(100);
-            h = ask(r, cli_engines[i].name, "GET", "/health", NULL);
-        }
         if (strcmp(status, "healthy") != 0) {
             check(r, "engines_healthy", false, "%s is %s%s", cli_engines[i].name, h.http ? status : "away",
                   what_is_away(r, h.json));
