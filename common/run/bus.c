@@ -772,7 +772,7 @@ static enum keel_status api_discard(struct keel_call *c)
     return ask_redis(c, &a, on_discarded, discarded);
 }
 
-static enum keel_status api_dead_one(struct keel_call *c)
+static enum keel_status read_letter(struct keel_call *c, keel_reply_done_fn *on_reply, keel_step_fn *next)
 {
     const struct keel_bus_letter *arg = c->arg;
     struct keel_args a = {0};
@@ -783,7 +783,12 @@ static enum keel_status api_dead_one(struct keel_call *c)
     keel_arg(&a, c->rt->bus->dead_key);
     keel_arg(&a, arg->id);
     keel_arg(&a, arg->id);
-    return ask_redis(c, &a, on_one_letter, shown);
+    return ask_redis(c, &a, on_reply, next);
+}
+
+static enum keel_status api_dead_one(struct keel_call *c)
+{
+    return read_letter(c, on_one_letter, shown);
 }
 
 static enum keel_status replayed(struct keel_call *c)
@@ -819,16 +824,7 @@ static void on_letter(void *ctx, const struct redisReply *reply)
 
 static enum keel_status api_replay(struct keel_call *c)
 {
-    const struct keel_bus_letter *arg = c->arg;
-    struct keel_args a = {0};
-    enum keel_status st = check_letter(c);
-    if (st != KEEL_OK)
-        return st;
-    keel_arg(&a, "XRANGE");
-    keel_arg(&a, c->rt->bus->dead_key);
-    keel_arg(&a, arg->id);
-    keel_arg(&a, arg->id);
-    return ask_redis(c, &a, on_letter, replayed);
+    return read_letter(c, on_letter, replayed);
 }
 
 const struct keel_op keel_bus_ops[] = {
