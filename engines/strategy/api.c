@@ -386,13 +386,18 @@ static enum keel_status find_def(struct keel_call *c, const char *id, struct str
                                        "there is no strategy %s", id);
 }
 
-static void store_status(struct keel_txn *t, const struct strategy_def *d)
+static struct keel_txn *change_status(struct keel_call *c, struct strategy_def *d,
+                                      enum strategy_status status)
 {
+    struct keel_txn *t = keel_txn_new(keel_store(c->rt));
+
+    d->status = status;
     keel_txn_exec(t,
                   "UPDATE strategies SET status = ?, execution_no = ?, realized_before = ?, "
                   "updated_ns = ? WHERE strategy_id = ?",
                   "simis", strategy_status_name(d->status), d->execution_no, &d->realized_before,
                   keel_wall_ns(), d->id);
+    return t;
 }
 
 /* NULL, or what keeps the definition from running. */
@@ -451,11 +456,7 @@ enum keel_status api_deploy(struct keel_call *c)
     c->ctx = x;
     x->wrong = wrong(d);
     x->no = ++s->last_deployment_no;
-    t = keel_txn_new(keel_store(c->rt));
-    if (x->wrong == NULL) {
-        d->status = STRATEGY_DEPLOYED;
-        store_status(t, d);
-    }
+    t = x->wrong == NULL ? change_status(c, d, STRATEGY_DEPLOYED) : keel_txn_new(keel_store(c->rt));
     keel_txn_exec(t, "INSERT INTO deployments VALUES(?,?,?,?,?,?,?)", "issssii", x->no, d->id,
                   x->wrong == NULL ? "deployed" : "failed",
                   x->wrong == NULL ? "validate,store" : "", x->wrong == NULL ? "" : x->wrong,
@@ -560,15 +561,13 @@ enum keel_status api_start(struct keel_call *c)
     if (d->rule.kind == SIGNAL_NONE)
         return keel_fail_as(c, KEEL_CONFLICT, "no_kind", NULL,
                             "strategy %s has no kind: it only executes what it is told to", d->id);
-    d->status = STRATEGY_RUNNING;
     d->execution_no = ++s->last_execution_no;
     d->realized_before = realized_of(s, d);
     strategy_def_forget(d);
     d->started_ns = keel_wall_ns();
     *x = (struct run){.no = d->execution_no, .started_ns = d->started_ns};
     c->ctx = x;
-    t = keel_txn_new(keel_store(c->rt));
-    store_status(t, d);
+    t = change_status(c, d, STRATEGY_RUNNING);
     keel_txn_exec(t, "INSERT INTO executions VALUES(?,?,?,NULL,NULL)", "isi", x->no, d->id,
                   x->started_ns);
     return keel_await_store(c, t, run_changed);
@@ -593,10 +592,8 @@ enum keel_status api_stop(struct keel_call *c)
                       .stopped_ns = keel_wall_ns(),
                       .pnl = realized_of(s, d) - d->realized_before};
     c->ctx = x;
-    d->status = STRATEGY_STOPPED;
     d->execution_no = 0;
-    t = keel_txn_new(keel_store(c->rt));
-    store_status(t, d);
+    t = change_status(c, d, STRATEGY_STOPPED);
     keel_txn_exec(t, "UPDATE executions SET stopped_ns = ?, realized = ? WHERE execution_no = ?",
                   "imi", x->stopped_ns, &x->pnl, x->no);
     for (struct strategy_entry *e = s->open.first, *next; e != NULL; e = next) {
