@@ -84,6 +84,7 @@ struct ana_portfolio *ana_portfolio_of(struct keel_call *c, const char *id)
                                     .cap = points,
                                     .holding = keel_alloc(ANA_HOLDINGS, sizeof *p->trades.holding),
                                     .cap_holdings = ANA_HOLDINGS};
+    s->look_again = true; /* what it began with is portfolio's to say, and not only in the next period */
     return p;
 }
 
@@ -159,20 +160,22 @@ static void add_point(struct ana_state *s, struct ana_portfolio *p, struct ana_p
     ana_curve_add(&p->curve, &point, s->period_ns);
 }
 
-/* A portfolio that is met for the first time began with what was put in: that is a point, too. */
-static void add_opening(struct ana_state *s, struct ana_portfolio *p, const struct keel_jval *v, int64_t ts)
+/*
+ * A portfolio began with what was put in: that is a point, too. Portfolio says it in every look, so that it is known
+ * whether its first account record was read or was there before this engine.
+ */
+static void add_opening(struct ana_portfolio *p, const struct keel_jval *v, int64_t ts)
 {
     struct ana_point opening = {.ts = ts};
     const char *created = keel_jstr(v, "created_at");
 
-    if (p->curve.n > 0 || !money_at(v, "initial_value", &opening.equity) || opening.equity <= 0 ||
+    if (!money_at(v, "initial_value", &opening.equity) || opening.equity <= 0 ||
         keel_time_parse(created, strlen(created), &opening.ts) != KEEL_OK)
         return;
     if (opening.ts > ts) /* created by the machine's clock, before a session of an earlier time */
         opening.ts = ts;
     opening.capital = opening.equity;
-    ana_curve_add(&p->curve, &opening, s->period_ns);
-    p->curve.is_open_set = true;
+    ana_curve_open(&p->curve, &opening);
 }
 
 enum keel_status ana_observe(struct ana_state *s, struct ana_portfolio *p, const struct keel_jval *v, int64_t ts)
@@ -185,7 +188,7 @@ enum keel_status ana_observe(struct ana_state *s, struct ana_portfolio *p, const
     if (!account || !keel_jget(account, "equity"))
         return KEEL_UPSTREAM;
     adopt(s, p, v);
-    add_opening(s, p, v, ts);
+    add_opening(p, v, ts);
     if (money_at(account, "equity", &point.equity) && money_at(account, "equity_change", &change) &&
         keel_money_sub(point.equity, change, &point.capital) == KEEL_OK) {
         add_point(s, p, point);
@@ -346,7 +349,8 @@ static bool is_due(struct keel_call *c)
 {
     const struct ana_state *s = c->state;
 
-    return c->start_ns >= s->asking_until_ns && ana_period(keel_session_ns(c->rt), s->period_ns) != s->sampled;
+    return c->start_ns >= s->asking_until_ns &&
+           (s->look_again || ana_period(keel_session_ns(c->rt), s->period_ns) != s->sampled);
 }
 
 enum keel_status bus_bar(struct keel_call *c)
@@ -383,8 +387,11 @@ static enum keel_status sampled(struct keel_call *c)
     enum keel_status st = KEEL_OK;
 
     s->asking_until_ns = 0;
-    if (keel_wait_status(c) != KEEL_OK || c->peer.http != 200 || !list || list->type != KEEL_JARR)
-        return KEEL_OK; /* its breaker and its health tell; the next turn asks again */
+    if (keel_wait_status(c) != KEEL_OK || c->peer.http != 200 || !list || list->type != KEEL_JARR) {
+        s->look_again = true;
+        return KEEL_OK; /* its breaker and its health tell */
+    }
+    bool again = s->look_again; /* for one that was met since the question */
     s->sampled = ana_period(now, s->period_ns);
     for (const struct keel_jval *v = list->child; v; v = v->next) {
         struct ana_portfolio *p = ana_portfolio_of(c, keel_jstr(v, "portfolio_id"));
@@ -393,6 +400,7 @@ static enum keel_status sampled(struct keel_call *c)
         enum keel_status one = publish(c, p);
         st = st == KEEL_OK ? one : st;
     }
+    s->look_again = again;
     return st;
 }
 
@@ -404,6 +412,7 @@ enum keel_status timer_sample(struct keel_call *c)
 
     if (!is_due(c))
         return KEEL_OK;
+    s->look_again = false;
     s->asking_until_ns = c->start_ns + SAMPLE_NS;
     return keel_await_peer(c, &req, sampled);
 }

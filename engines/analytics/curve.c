@@ -44,6 +44,20 @@ void ana_curve_add(struct ana_curve *c, const struct ana_point *p, int64_t perio
     c->at[replaces ? place(c->first, c->n - 1, c->cap) : grow(&c->first, &c->n, c->cap)] = *p;
 }
 
+void ana_curve_open(struct ana_curve *c, const struct ana_point *p)
+{
+    struct ana_point opening = *p;
+
+    if (c->is_open_set || c->n == c->cap)
+        return;
+    if (c->n > 0 && opening.ts > ana_curve_at(c, 0)->ts)
+        opening.ts = ana_curve_at(c, 0)->ts;
+    c->first = place(c->first, c->cap - 1, c->cap);
+    c->n++;
+    c->at[c->first] = opening;
+    c->is_open_set = true;
+}
+
 enum keel_status ana_growth(const struct ana_point *from, const struct ana_point *to, double *out)
 {
     double base = keel_money_to_f64(from->equity);

@@ -34,6 +34,8 @@ struct ana_curve {
 const struct ana_point *ana_curve_at(const struct ana_curve *c, size_t i); /* 0: the oldest; i < n */
 /* The last point of a period stays: p takes the place of one of its own period, but never that of an opening. */
 void ana_curve_add(struct ana_curve *c, const struct ana_point *p, int64_t period_ns);
+/* p becomes the oldest point, no later than the next. Nothing happens where the start is set or there is no room. */
+void ana_curve_open(struct ana_curve *c, const struct ana_point *p);
 int64_t ana_period(int64_t ts, int64_t period_ns); /* rounded down, also before 1970 */
 
 /* The steps of points [from, n): growth of every step; of these, the period returns. Each array: room for n - from. */

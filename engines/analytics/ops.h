@@ -30,6 +30,7 @@ struct ana_state {
     double ppy;              /* periods per year of 365 days */
     int64_t fill_no;         /* highest one seen */
     int64_t sampled;         /* session period of the last sample */
+    bool look_again;         /* a portfolio was met since, or the last sample failed */
     int64_t asking_until_ns; /* monotonic; a sample is being taken */
 };
 

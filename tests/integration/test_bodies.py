@@ -746,12 +746,8 @@ class Analytics(Pair):
             self.assertIn(made.status, (200, 201), made)
             fill = self.post("portfolio", f"/portfolios/{portfolio}/fills", dict(FILL, trade_id=portfolio))
             self.assertEqual(fill.status, 200, fill)
-            # Whether a portfolio's opening is known depends on who spoke of it first: its records or, as after a start,
-            # portfolio itself.
             for c, n in zip(self.modes, before):
                 wait_for(lambda: handled(c["analytics"], "account") >= n + 2)
-                self.assertEqual(c["analytics"].stop(), 0)
-                c["analytics"].start()
             path = f"/analytics/realtime/{portfolio}"
             answers = [c["analytics"].post(path, {"complexity": "standard"}) for c in self.modes]
             answers += [c["analytics"].get(path + "?complexity=standard") for c in self.modes]

@@ -335,7 +335,7 @@ static void portfolio_says(const char *equity, const char *change, int fill_no, 
     const char *q = equity ? "\"" : "", *e = equity ? equity : "null", *d = equity ? change : "null";
     const char *body = keel_arena_printf(
         arena,
-        "\"portfolio_id\":\"main\",\"created_at\":\"2026-01-05T09:59:30.000000000Z\",\"initial_value\":1000000,"
+        "\"portfolio_id\":\"main\",\"created_at\":\"2026-01-05T10:00:00.000000000Z\",\"initial_value\":1000000,"
         "\"total_value\":%s,\"account\":{\"currency\":\"USDT\",\"cash\":\"1\",\"equity\":%s%s%s,\"equity_change\":%s%s%"
         "s}",
         e, q, e, q, q, d, q);
@@ -358,10 +358,6 @@ START_TEST(the_example)
     now_ns += SECOND;
     portfolio_says("999987.64304", "-12.35696", 1, POSITION);
     account("999987.64304", "-12.35696");
-    /* Both in one minute: the later is the period's; that the portfolio began with 1000000 is known of portfolio only.
-     */
-    ck_assert_uint_eq(state()->portfolio[0].curve.n, 1);
-    state()->portfolio[0].curve.n = 0;
     v = REALTIME("standard");
     IS(v, "status", "'completed'");
     IS(v, "portfolio_id", "'main'");
@@ -413,6 +409,54 @@ START_TEST(refusals)
 }
 END_TEST
 
+/* The curve begins with what was put in, whichever comes first: the record of it, a look at portfolio, or only that. */
+START_TEST(opening)
+{
+    static const char *const order[] = {"record, look", "look, record", "look", "record, turn of the timer"};
+    const struct ana_curve *c;
+
+    start(NULL, true);
+    keel_session_saw(rt, T0 + SECOND);
+    now_ns = T0 + SECOND;
+    portfolio_says("999900", "-100", 1, "");
+    for (const char *at = order[_i]; at; at = strchr(at, ',')) {
+        at += strspn(at, ", ");
+        if (*at == 'r')
+            account("999900", "-100");
+        else if (*at == 'l')
+            near(REALTIME("simple"), "result/metrics/daily_change_pct", -0.01);
+        else
+            tick();
+    }
+    c = &state()->portfolio[0].curve;
+    ck_assert_uint_eq(c->n, 2);
+    ck_assert(ana_curve_at(c, 0)->equity == (keel_i128)1000000 * KEEL_SCALE);
+    ck_assert(ana_curve_at(c, 1)->equity == (keel_i128)999900 * KEEL_SCALE);
+    near(REALTIME("simple"), "result/metrics/daily_change_pct", -0.01);
+}
+END_TEST
+
+/* A portfolio that is new is looked at before the period is over. */
+START_TEST(opening_within_a_period)
+{
+    const struct ana_curve *c;
+
+    start(NULL, true);
+    keel_session_saw(rt, T0);
+    snprintf(peer.list_body, sizeof peer.list_body, "{\"portfolios\":[],\"count\":0,\"next\":null}");
+    tick();
+    account("999900", "-100");
+    portfolio_says("999900", "-100", 1, "");
+    tick();
+    ck_assert_int_eq(peer.asked, 2);
+    c = &state()->portfolio[0].curve;
+    ck_assert_uint_eq(c->n, 2);
+    ck_assert(ana_curve_at(c, 0)->equity == (keel_i128)1000000 * KEEL_SCALE);
+    tick();
+    ck_assert_int_eq(peer.asked, 2);
+}
+END_TEST
+
 START_TEST(exact_money)
 {
     start(NULL, true);
@@ -459,7 +503,7 @@ START_TEST(portfolio_away)
 }
 END_TEST
 
-/* n minutes of equity: up 1 of 10000 and down 1 of 10000 by turns. */
+/* n minutes of equity, the first of them the opening: up 1 of 10000 and down 1 of 20000 by turns. */
 static void minutes(int n)
 {
     keel_i128 equity = (keel_i128)1000000 * KEEL_SCALE;
@@ -468,7 +512,8 @@ static void minutes(int n)
     for (int i = 0; i < n; i++) {
         keel_money_print(equity, text);
         keel_money_print(equity - (keel_i128)1000000 * KEEL_SCALE, change);
-        account(text, change);
+        if (i > 0)
+            account(text, change);
         now_ns += MINUTE;
         equity += i % 2 ? -equity / 20000 : equity / 10000;
     }
@@ -615,7 +660,7 @@ START_TEST(benchmark)
     v = ASK(200, "POST", "/analytics/performance/main", "{\"symbol\":\"btcusdt\",\"period_days\":1}");
     ck_assert_double_eq_tol(value_at(v, "result/beta"), 0.5, 1e-5);
     IS(v, "basis/benchmark", "'BTCUSDT'");
-    IS(v, "result/period_start", "'2026-01-05T10:00:59.999999999Z'"); /* the look at the end of the first minute */
+    IS(v, "result/period_start", "'2026-01-05T10:00:00.000000000Z'"); /* the opening */
     IS(v, "result/data_source", "'portfolio'");
     v = ASK(200, "POST", "/analytics/performance/main", "{\"symbol\":\"SPY.SMART\"}");
     IS(v, "result/beta", "null");
@@ -701,12 +746,12 @@ START_TEST(clocks_that_differ)
     rt->session_ns = T0 + MINUTE;
     portfolio_says("1000020", "20", 0, "");
     IS(REALTIME("simple"), "result/timestamp", "'2026-01-05T10:02:00.000000000Z'");
-    ck_assert_uint_eq(c->n, 2);
-    ck_assert(ana_curve_at(c, 1)->equity == (keel_i128)1000020 * KEEL_SCALE);
+    ck_assert_uint_eq(c->n, 3); /* the opening first */
+    ck_assert(ana_curve_at(c, 2)->equity == (keel_i128)1000020 * KEEL_SCALE);
     /* A session of another day is one. */
     rt->session_ns = T0 - 24 * 60 * MINUTE;
     METRIC(REALTIME("simple"), "total_value", "1000020");
-    ck_assert_uint_eq(c->n, 3);
+    ck_assert_uint_eq(c->n, 4);
 }
 END_TEST
 
@@ -787,6 +832,8 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, the_example);
     tcase_add_loop_test(tc, refusals, 0, (int)KEEL_COUNT(refused));
+    tcase_add_loop_test(tc, opening, 0, 4);
+    tcase_add_test(tc, opening_within_a_period);
     tcase_add_test(tc, exact_money);
     tcase_add_test(tc, no_mark);
     tcase_add_test(tc, portfolio_away);

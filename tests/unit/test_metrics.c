@@ -629,6 +629,47 @@ START_TEST(one_point_a_period)
 }
 END_TEST
 
+static const struct {
+    const char *why;
+    int points;
+    size_t n;
+    int64_t opening_ts;
+} opening_case[] = {
+    {"an empty curve", 0, 1, T0 - MINUTE / 2},
+    {"points that were there before it", 3, 4, T0 - MINUTE / 2},
+    {"no room: the oldest may be any", 4, 4, T0},
+    {"the oldest has gone", 9, 4, T0 + 5 * MINUTE},
+};
+
+START_TEST(the_opening_comes_late)
+{
+    struct ana_curve c = curve_new(4);
+    struct ana_point opening = point(T0 - MINUTE / 2, 1000, 1000);
+
+    for (int i = 0; i < opening_case[_i].points; i++)
+        add(&c, T0 + i * MINUTE, 1001 + i, 1000);
+    ana_curve_open(&c, &opening);
+    ana_curve_open(&c, &opening); /* once */
+    ck_assert_uint_eq(c.n, opening_case[_i].n);
+    ck_assert_int_eq(ana_curve_at(&c, 0)->ts, opening_case[_i].opening_ts);
+}
+END_TEST
+
+/* Created by a clock that is ahead of the session's: no later than the first point, and it stays beside it. */
+START_TEST(the_opening_is_not_later)
+{
+    struct ana_curve c = curve_new(4);
+    struct ana_point opening = point(T0 + DAY, 1000, 1000);
+
+    add(&c, T0, 990, 1000);
+    ana_curve_open(&c, &opening);
+    add(&c, T0 + 1, 980, 1000);
+    ck_assert_uint_eq(c.n, 2);
+    ck_assert_int_eq(ana_curve_at(&c, 0)->ts, T0);
+    ck_assert_double_eq_tol(steps_of(&c, 0).returns[0], -0.02, 1e-15);
+}
+END_TEST
+
 START_TEST(the_oldest_goes)
 {
     struct ana_curve c = curve_new(4);
@@ -752,6 +793,8 @@ int main(void)
     tcase_add_test(tc, bootstrap);
     tcase_add_test(tc, bootstrap_stops);
     tcase_add_test(tc, one_point_a_period);
+    tcase_add_loop_test(tc, the_opening_comes_late, 0, (int)KEEL_COUNT(opening_case));
+    tcase_add_test(tc, the_opening_is_not_later);
     tcase_add_test(tc, the_oldest_goes);
     tcase_add_test(tc, a_curve_below_nothing);
     tcase_add_test(tc, trades);
