@@ -79,6 +79,18 @@ static void write_load(const struct keel_rt *rt, struct keel_json *w)
     keel_json_end(w);
 }
 
+static void write_hardware(const struct keel_rt *rt, struct keel_json *w)
+{
+    keel_json_obj(w, "hardware");
+    keel_json_obj(w, "cpu");
+    keel_json_i64(w, "cores", sysconf(_SC_NPROCESSORS_ONLN));
+    keel_json_u64(w, "usable", uv_available_parallelism());
+    keel_json_end(w);
+    if (rt->engine->hardware != NULL)
+        rt->engine->hardware(rt->state, w);
+    keel_json_end(w);
+}
+
 static enum keel_status performance_begin(struct keel_call *c)
 {
     struct keel_rt *rt = c->rt;
@@ -95,9 +107,7 @@ static enum keel_status performance_begin(struct keel_call *c)
     }
     write_load(rt, &c->out);
     keel_peers_json(rt, &c->out);
-    /* Calls by the back end that computed them: an engine without back ends has none. */
-    keel_json_obj(&c->out, "hardware");
-    keel_json_end(&c->out);
+    write_hardware(rt, &c->out);
     keel_json_end(&c->out);
     return KEEL_OK;
 }

@@ -39,6 +39,7 @@ static enum keel_status publish(struct keel_call *c, const struct ml_series *r, 
                                 .expires_at = as_of + ML_MAX_AGE_MS * 1000000LL,
                                 .has_expires_at = true};
 
+    ((struct ml_state *)c->state)->computed++;
     ml_prediction_id(c->state, id);
     if (a->model == ML_PRICE) {
         p.direction = keel_enum_index("UP|DOWN|FLAT", a->direction, strlen(a->direction));

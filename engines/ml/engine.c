@@ -60,4 +60,5 @@ const struct keel_engine ml_engine = {
     .state_size = sizeof(struct ml_state),
     .open = ml_open,
     .close = ml_close,
+    .hardware = ml_hardware,
 };

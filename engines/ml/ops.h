@@ -110,7 +110,7 @@ struct ml_state {
     int64_t last_version, previous; /* previous: what rollback goes back to; 0: nothing */
     uint64_t vectors, train_at;     /* seen; automatic training is tried from this many on; 0: never (again) */
     uint32_t epoch;
-    uint64_t predictions;
+    uint64_t predictions, computed; /* ids given; what the back end in C has answered, in batches too */
     uint64_t ready_vectors, said[ML_SAID]; /* of this process: vectors that found a model ready; all by what became */
     char onnx[200]; /* why ONNX Runtime is not used */
 };
@@ -192,6 +192,7 @@ extern const char ml_schema[];
 /* state.c */
 enum keel_status ml_open(struct keel_rt *rt, void *state);
 void ml_close(struct keel_rt *rt, void *state);
+void ml_hardware(const void *state, struct keel_json *w); /* back ends, predictions of each that ran */
 /* ML_MODELS when there is none; takes aliases. */
 enum ml_model ml_find_model(const char *id);
 struct ml_series *ml_find_series(const struct ml_state *s, const char *symbol, const char *spec);

@@ -303,19 +303,26 @@ static enum keel_status predict_anomaly(struct keel_call *c, const struct ml_ask
 enum keel_status ml_predict(struct keel_call *c, enum ml_model model, const struct ml_ask *in, struct ml_answer *out,
                             struct ml_refusal *why)
 {
+    struct ml_state *s = c->state;
     int64_t now = keel_session_ns(c->rt);
+    enum keel_status st;
 
     *out = (struct ml_answer){.model = model};
     if (in->has_portfolio_value && model != ML_VOLATILITY)
         ignore(c, "portfolio_value");
     switch (model) {
     case ML_PRICE:
-        return predict_price(c, in, now, out, why);
+        st = predict_price(c, in, now, out, why);
+        break;
     case ML_VOLATILITY:
-        return predict_volatility(c, in, now, out, why);
+        st = predict_volatility(c, in, now, out, why);
+        break;
     case ML_ANOMALY:
-        return predict_anomaly(c, in, now, out, why);
+        st = predict_anomaly(c, in, now, out, why);
+        break;
     default:
         return refuse(why, "model_disabled", "model_id", "%s is not trained", ml_models[model].id);
     }
+    s->computed += st == KEEL_OK;
+    return st;
 }

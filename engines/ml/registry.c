@@ -115,6 +115,34 @@ static void write_model(struct keel_json *w, const struct ml_state *s, enum ml_m
     keel_json_end(w);
 }
 
+static void write_backend(struct keel_json *w, const char *name, const char *hardware, const char *reason)
+{
+    keel_json_obj(w, NULL);
+    keel_json_str(w, "backend", name);
+    keel_json_bool(w, "used", hardware != NULL);
+    keel_json_str(w, "hardware", hardware);
+    keel_json_str(w, "reason", reason);
+    keel_json_end(w);
+}
+
+static void write_backends(struct keel_json *w, const struct ml_state *s)
+{
+    keel_json_arr(w, "backends");
+    write_backend(w, ML_BACKEND, "CPU", NULL);
+    write_backend(w, "onnx", NULL, s->onnx);
+    keel_json_end(w);
+}
+
+void ml_hardware(const void *state, struct keel_json *w)
+{
+    const struct ml_state *s = state;
+
+    write_backends(w, s);
+    keel_json_obj(w, "predictions");
+    keel_json_u64(w, ML_BACKEND, s->computed);
+    keel_json_end(w);
+}
+
 enum keel_status api_models(struct keel_call *c)
 {
     const struct ml_state *s = c->state;
@@ -127,20 +155,7 @@ enum keel_status api_models(struct keel_call *c)
     keel_json_end(w);
     keel_json_i64(w, "count", ML_MODELS);
     keel_json_null(w, "next");
-    keel_json_arr(w, "backends");
-    keel_json_obj(w, NULL);
-    keel_json_str(w, "backend", ML_BACKEND);
-    keel_json_bool(w, "used", true);
-    keel_json_str(w, "hardware", "CPU");
-    keel_json_null(w, "reason");
-    keel_json_end(w);
-    keel_json_obj(w, NULL);
-    keel_json_str(w, "backend", "onnx");
-    keel_json_bool(w, "used", false);
-    keel_json_null(w, "hardware");
-    keel_json_str(w, "reason", s->onnx);
-    keel_json_end(w);
-    keel_json_end(w);
+    write_backends(w, s);
     keel_json_end(w);
     return KEEL_OK;
 }

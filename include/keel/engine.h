@@ -104,6 +104,8 @@ struct keel_engine {
     void (*close)(struct keel_rt *rt, void *state);
     /* Before the drain: cancel what waits for the outside. May be NULL. */
     void (*drain)(struct keel_rt *rt, void *state);
+    /* More members of `hardware` in /hybrid/performance, of an engine that chooses what it computes on. May be NULL. */
+    void (*hardware)(const void *state, struct keel_json *w);
 };
 
 int keel_main(int argc, char **argv, const struct keel_engine *engine);

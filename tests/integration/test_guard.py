@@ -172,8 +172,11 @@ class Performance(unittest.TestCase):
                          sum(r["all"]["count"] for n, r in got["operations"].items() if n not in own))
         self.assertTrue({"critical", "priority", "normal"} <= set(re.findall("critical|priority|normal",
                                                                              json.dumps(got["bus"]))))
-        for member in ("load", "hardware", "fallbacks"):
+        for member in ("load", "fallbacks"):
             self.assertIsInstance(got[member], dict)
+        cpu = got["hardware"]["cpu"]
+        self.assertEqual((list(got["hardware"]), cpu["cores"]), (["cpu"], os.cpu_count()))
+        self.assertTrue(1 <= cpu["usable"] <= len(os.sched_getaffinity(0)), cpu)
         text = risk.get("/metrics").body.decode()
         self.assertIn('keel_op_duration_seconds_count{engine="risk",op="loop_lag"}', text)
 

@@ -314,6 +314,33 @@ START_TEST(lists_models)
 }
 END_TEST
 
+/* What was found on this machine, and what was computed on it: refusals are no predictions, each of a batch is one. */
+START_TEST(hardware)
+{
+    const struct keel_jval *v = find(ASK(200, "GET", "/hybrid/performance", ""), "hardware");
+    uint64_t said;
+
+    IS(v, "cpu.cores", keel_arena_printf(arena, "%ld", sysconf(_SC_NPROCESSORS_ONLN)));
+    ck_assert(number(v, "cpu.usable") >= 1 && number(v, "cpu.usable") <= number(v, "cpu.cores"));
+    IS(v, "backends", "[2]");
+    IS(v, "backends.0.used", "true");
+    IS(v, "backends.1.used", "false");
+    IS(v, "backends.1.reason", text(ASK(200, "GET", "/models", ""), "backends.1.reason"));
+    IS(v, "predictions", "[1]");
+    IS(v, "predictions.c", "0");
+    stream(200, 3);
+    said = state()->said[ML_SAID_PRICE];
+    ck_assert_uint_gt(said, 0);
+    ASK(200, "POST", "/ml/predict/price_model", FEATURES);
+    ASK(422, "POST", "/ml/predict/price_model", "{\"symbol\":\"NONE\"}");
+    ASK(200, "POST", "/ml/batch-inference",
+        "{\"model_id\":\"price_model\",\"inputs\":[{\"symbol\":\"BTCUSDT\",\"max_age_ms\":60000},"
+        "{\"symbol\":\"NONE\"}]}");
+    v = find(ASK(200, "GET", "/hybrid/performance", ""), "hardware");
+    IS(v, "predictions.c", keel_arena_printf(arena, "%llu", (unsigned long long)said + 2));
+}
+END_TEST
+
 /* 150 labelled vectors need 155: not one fewer trains, and no more ever trains again. */
 START_TEST(trains_itself_once)
 {
@@ -712,6 +739,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, disabled_until_trained);
     tcase_add_test(tc, lists_models);
+    tcase_add_test(tc, hardware);
     tcase_add_test(tc, trains_itself_once);
     tcase_add_test(tc, predicts);
     tcase_add_test(tc, critical_path_neither_allocates_nor_locks);
