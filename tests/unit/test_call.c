@@ -4,7 +4,6 @@
  * section 3.2.
  */
 #include <check.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 
 #include "call_priv.h"
 #include "loopback_engine.h"
+#include "tree.h"
 
 #define MAX_CALLS 16
 
@@ -20,14 +20,6 @@ static char dir[64];
 static struct keel_rt *rt;
 static struct lb_state *state;
 static struct keel_arena *arena;
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 static struct keel_rt *engine_new(char *err, size_t cap, const char *more)
 {
@@ -67,7 +59,7 @@ static void teardown(void)
     keel_rt_free(rt);
     rt = NULL;
     keel_arena_free(arena);
-    nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
 }
 
 /* Turns the loop until cond; a bound turns a hang into a failure. */

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "answers.h"
 #include "call_priv.h"
 #include "keel/clock.h"
 #include "ops.h"
@@ -123,56 +124,20 @@ static void teardown(void)
 
 static const struct keel_jval *ask_at(int line, int http, const char *method, const char *path, const char *body)
 {
-    const char *answer = NULL, *why = "";
-    const struct keel_jval *v = NULL;
+    const char *answer = NULL;
     int got = keel_loopback(rt, method, path, body, arena, &answer);
 
     ck_assert_msg(got == http, "line %d: %s %s: %d, not %d: %s", line, method, path, got, http, answer);
-    ck_assert_msg(keel_json_parse(arena, answer, strlen(answer), &v, &why) == KEEL_OK, "%s: %s", why, answer);
-    return v;
+    return answer_parse(arena, answer);
 }
 #define ASK(http, method, path, body) ask_at(__LINE__, http, method, path, body)
 
-/* "results.0.value" */
-static const struct keel_jval *find(const struct keel_jval *v, const char *path)
-{
-    while (v && *path) {
-        size_t n = strcspn(path, ".");
-        char name[64];
-
-        snprintf(name, sizeof name, "%.*s", (int)n, path);
-        if (v->type == KEEL_JARR) {
-            long i = strtol(name, NULL, 10);
-            for (v = v->child; v && i > 0; i--)
-                v = v->next;
-        } else {
-            v = keel_jget(v, name);
-        }
-        path += path[n] ? n + 1 : n;
-    }
-    return v;
-}
-
-static void is_at(int line, const struct keel_jval *v, const char *path, const char *want)
-{
-    const struct keel_jval *f = find(v, path);
-    const char *got = "absent";
-
-    if (f && (f->type == KEEL_JNUM || f->type == KEEL_JSTR))
-        got = keel_arena_printf(arena, f->type == KEEL_JSTR ? "'%s'" : "%s", f->text);
-    else if (f && f->type == KEEL_JBOOL)
-        got = f->boolean ? "true" : "false";
-    else if (f && f->type == KEEL_JNULL)
-        got = "null";
-    else if (f)
-        got = keel_arena_printf(arena, f->type == KEEL_JARR ? "[%zu]" : "{%zu}", f->len);
-    ck_assert_msg(strcmp(got, want) == 0, "line %d: %s is %s, not %s", line, path, got, want);
-}
-#define IS(v, path, want) is_at(__LINE__, v, path, want)
+/* Strings as '...', numbers as printed, arrays as [count], objects as {count}. */
+#define IS(v, path, want) answer_is(__LINE__, arena, v, path, want)
 
 static double number(const struct keel_jval *v, const char *path)
 {
-    const struct keel_jval *f = find(v, path);
+    const struct keel_jval *f = answer_find(v, path);
 
     ck_assert_msg(f && f->type == KEEL_JNUM, "%s is no number", path);
     return strtod(f->text, NULL);

@@ -3,7 +3,6 @@
  * programs) and against small files written here. Real files are skipped where shared/ is absent, except in CI.
  */
 #include <check.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <zlib.h>
 
 #include "io.h"
+#include "tree.h"
 
 static char dir[64];
 static struct keel_arena *arena;
@@ -23,18 +23,10 @@ static void setup(void)
     arena = keel_arena_new(1 << 16);
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *at)
-{
-    (void)st;
-    (void)flag;
-    (void)at;
-    return remove(path);
-}
-
 static void teardown(void)
 {
     keel_arena_free(arena);
-    nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
 }
 
 /* Path below shared/data, or NULL when it is not there. */

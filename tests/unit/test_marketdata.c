@@ -3,7 +3,6 @@
  * answered. Counts of the real files are those of shared/data/README.md.
  */
 #include <check.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "keel/clock.h"
 #include "ops.h"
 #include "rt.h"
+#include "tree.h"
 
 /* ---- the market ---- */
 
@@ -233,19 +233,11 @@ static void engine_setup(void)
     start();
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *at)
-{
-    (void)st;
-    (void)flag;
-    (void)at;
-    return remove(path);
-}
-
 static void engine_teardown(void)
 {
     keel_rt_free(rt);
     keel_arena_free(arena);
-    nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
 }
 
 static const struct keel_jval *ask(const char *method, const char *path, const char *body, int http)

@@ -4,7 +4,6 @@
  */
 #include <check.h>
 #include <dlfcn.h>
-#include <ftw.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -12,10 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "answers.h"
 #include "call_priv.h"
 #include "keel/clock.h"
 #include "keel/rng.h"
 #include "ops.h"
+#include "tree.h"
 
 #define T0 1767607200000000000LL /* 2026-01-05T10:00:00Z */
 #define SECOND 1000000000LL
@@ -77,14 +78,6 @@ static struct keel_rng rng;
 static double price;
 static int64_t now_ns;
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static void start(void)
 {
     char err[256] = "", data[96], name[] = "ml", redis[] = "--redis-url=", level[] = "--log-level=error",
@@ -114,7 +107,7 @@ static void teardown(void)
     keel_rt_free(rt);
     rt = NULL;
     keel_arena_free(arena);
-    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
 }
 
 static struct ml_state *state(void)
@@ -132,8 +125,7 @@ static void settle(void)
 
 static const struct keel_jval *ask_at(int line, int http, const char *method, const char *path, const char *body)
 {
-    const char *answer = NULL, *why = "";
-    const struct keel_jval *v = NULL;
+    const char *answer = NULL;
     int got;
 
     /* The records before were handed in without the loop turning, which looks like a loop that lags; that would be shed. */
@@ -143,50 +135,21 @@ static const struct keel_jval *ask_at(int line, int http, const char *method, co
         got = keel_loopback(rt, method, path, body, arena, &answer);
     while (got == 504);
     ck_assert_msg(got == http, "line %d: %s %s: %d, not %d: %s", line, method, path, got, http, answer);
-    ck_assert_msg(keel_json_parse(arena, answer, strlen(answer), &v, &why) == KEEL_OK, "%s: %s", why, answer);
-    return v;
+    return answer_parse(arena, answer);
 }
 #define ASK(http, method, path, body) ask_at(__LINE__, http, method, path, body)
 
-static const struct keel_jval *find(const struct keel_jval *v, const char *path)
-{
-    while (v && *path) {
-        size_t n = strcspn(path, ".");
-        char name[64];
-
-        snprintf(name, sizeof name, "%.*s", (int)n, path);
-        if (v->type == KEEL_JARR) {
-            long i = strtol(name, NULL, 10);
-            for (v = v->child; v && i > 0; i--)
-                v = v->next;
-        } else {
-            v = keel_jget(v, name);
-        }
-        path += path[n] ? n + 1 : n;
-    }
-    return v;
-}
-
 static const char *text(const struct keel_jval *v, const char *path)
 {
-    const struct keel_jval *f = find(v, path);
-
-    if (f && (f->type == KEEL_JNUM || f->type == KEEL_JSTR))
-        return keel_arena_printf(arena, f->type == KEEL_JSTR ? "'%s'" : "%s", f->text);
-    if (f && f->type == KEEL_JBOOL)
-        return f->boolean ? "true" : "false";
-    if (f && f->type == KEEL_JNULL)
-        return "null";
-    return f ? keel_arena_printf(arena, "[%zu]", f->len) : "absent";
+    return answer_text(arena, answer_find(v, path));
 }
 
-/* Strings as '...', numbers as printed, arrays and objects as [count]. */
-#define IS(v, path, want)                                                                                              \
-    ck_assert_msg(strcmp(text(v, path), want) == 0, "line %d: %s is %s, not %s", __LINE__, path, text(v, path), want)
+/* Strings as '...', numbers as printed, arrays as [count], objects as {count}. */
+#define IS(v, path, want) answer_is(__LINE__, arena, v, path, want)
 
 static double number(const struct keel_jval *v, const char *path)
 {
-    const struct keel_jval *f = find(v, path);
+    const struct keel_jval *f = answer_find(v, path);
 
     ck_assert_msg(f && f->type == KEEL_JNUM, "%s is %s", path, text(v, path));
     return strtod(f->text, NULL);
@@ -308,7 +271,7 @@ START_TEST(lists_models)
     IS(v, "backends.0.backend", "'c'");
     IS(v, "backends.1.backend", "'onnx'");
     IS(v, "backends.1.used", "false");
-    ck_assert_uint_gt(strlen(keel_jstr(find(v, "backends.1"), "reason")), 10);
+    ck_assert_uint_gt(strlen(keel_jstr(answer_find(v, "backends.1"), "reason")), 10);
     IS(ASK(200, "GET", "/models/price_model_v2_hybrid", ""), "versions", "[0]");
     ASK(404, "GET", "/models/oracle", "");
 }
@@ -317,7 +280,7 @@ END_TEST
 /* What was found on this machine, and what was computed on it: refusals are no predictions, each of a batch is one. */
 START_TEST(hardware)
 {
-    const struct keel_jval *v = find(ASK(200, "GET", "/hybrid/performance", ""), "hardware");
+    const struct keel_jval *v = answer_find(ASK(200, "GET", "/hybrid/performance", ""), "hardware");
     uint64_t said;
 
     IS(v, "cpu.cores", keel_arena_printf(arena, "%ld", sysconf(_SC_NPROCESSORS_ONLN)));
@@ -326,7 +289,7 @@ START_TEST(hardware)
     IS(v, "backends.0.used", "true");
     IS(v, "backends.1.used", "false");
     IS(v, "backends.1.reason", text(ASK(200, "GET", "/models", ""), "backends.1.reason"));
-    IS(v, "predictions", "[1]");
+    IS(v, "predictions", "{1}");
     IS(v, "predictions.c", "0");
     stream(200, 3);
     said = state()->said[ML_SAID_PRICE];
@@ -336,7 +299,7 @@ START_TEST(hardware)
     ASK(200, "POST", "/ml/batch-inference",
         "{\"model_id\":\"price_model\",\"inputs\":[{\"symbol\":\"BTCUSDT\",\"max_age_ms\":60000},"
         "{\"symbol\":\"NONE\"}]}");
-    v = find(ASK(200, "GET", "/hybrid/performance", ""), "hardware");
+    v = answer_find(ASK(200, "GET", "/hybrid/performance", ""), "hardware");
     IS(v, "predictions.c", keel_arena_printf(arena, "%llu", (unsigned long long)said + 2));
 }
 END_TEST
@@ -384,10 +347,10 @@ START_TEST(predicts)
     IS(v, "expires_at", "'2026-01-05T10:03:25.000000000Z'");
     /* The figures follow from the weights that the registry shows. */
     v = ASK(200, "POST", "/ml/critical-predict/price_model_v2_hybrid", FEATURES);
-    m = find(ASK(200, "GET", "/models/price_model", ""), "versions.0.weights");
+    m = answer_find(ASK(200, "GET", "/models/price_model", ""), "versions.0.weights");
     p = number(m, "intercept");
-    for (size_t j = 0; j < find(m, "inputs")->len; j++) {
-        const char *name = text(find(m, keel_arena_printf(arena, "inputs.%zu", j)), "");
+    for (size_t j = 0; j < answer_find(m, "inputs")->len; j++) {
+        const char *name = text(answer_find(m, keel_arena_printf(arena, "inputs.%zu", j)), "");
         double x = strcmp(name, "'signal'") == 0       ? 2
                    : strcmp(name, "'spread_bps'") == 0 ? 1.5
                                                        : 0,
@@ -516,12 +479,12 @@ START_TEST(trains_on_request)
     IS(v, "versions.0.training.rows", "139");
     IS(v, "versions.0.weights.schema_hash", "'" SCHEMA "'");
     ck_assert(number(v, "versions.0.training.log_loss") < number(v, "versions.0.training.baseline_log_loss"));
-    sha = keel_jstr(find(v, "versions.0"), "sha256");
+    sha = keel_jstr(answer_find(v, "versions.0"), "sha256");
     ck_assert_uint_eq(strlen(sha), 64);
     /* The digest is of the weights as they are shown, byte for byte. */
     struct keel_sha256 h;
     char hex[KEEL_SHA256_TEXT];
-    const struct keel_jval *w = find(v, "versions.0.weights");
+    const struct keel_jval *w = answer_find(v, "versions.0.weights");
     struct keel_json out;
     keel_json_init(&out, arena, 4096);
     keel_json_val(&out, NULL, w);
@@ -532,9 +495,9 @@ START_TEST(trains_on_request)
     /* Same data, same weights; another horizon, others. */
     again = job(__LINE__, "/models/price_model/train", "{\"horizon\":1,\"seed\":10}", "done");
     IS(again, "versions.0.version", "2");
-    ck_assert_str_eq(keel_jstr(find(again, "versions.0"), "sha256"), sha);
+    ck_assert_str_eq(keel_jstr(answer_find(again, "versions.0"), "sha256"), sha);
     again = job(__LINE__, "/models/price_model/train", "{\"horizon\":2}", "done");
-    ck_assert_str_ne(keel_jstr(find(again, "versions.0"), "sha256"), sha);
+    ck_assert_str_ne(keel_jstr(answer_find(again, "versions.0"), "sha256"), sha);
 }
 END_TEST
 
@@ -623,8 +586,8 @@ START_TEST(forecasts_volatility)
     ck_assert_double_eq_tol(number(v, "predicted_volatility"), sqrt(e.variance), 1e-14);
     ck_assert_double_eq_tol(number(v, "prediction.volatility"), sqrt(e.variance), 1e-14);
     ck_assert_double_eq_tol(number(v, "confidence"), 1 - pow(0.94, 20), 1e-12);
-    ck_assert_double_eq_tol(strtod(keel_jstr(find(v, "prediction"), "portfolio_move"), NULL), 1e6 * sqrt(e.variance),
-                            1e-3);
+    ck_assert_double_eq_tol(strtod(keel_jstr(answer_find(v, "prediction"), "portfolio_move"), NULL),
+                            1e6 * sqrt(e.variance), 1e-3);
     IS(v, "prediction.horizon_bars", "1");
     IS(v, "model_id", "'volatility_forecaster'");
     /* The same bar again changes nothing; a stream that begins anew forgets. */
@@ -645,7 +608,7 @@ START_TEST(detects_anomalies)
     v = ASK(200, "POST", "/ml/critical-predict/anomaly_detector_neural", "{\"symbol\":\"BTCUSDT\"}");
     IS(v, "model_id", "'anomaly_detector'");
     IS(v, "prediction.is_anomaly", "false");
-    IS(v, "prediction.scores", "[3]");
+    IS(v, "prediction.scores", "{3}");
     ck_assert_double_eq_tol(number(v, "confidence"), 100.0 / 128, 1e-12);
     now_ns += SECOND;
     ck_assert_int_eq(vector("BTCUSDT", "{\"ofi\":50,\"spread_bps\":1.5}"), KEEL_OK);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "answers.h"
 #include "call_priv.h"
 #include "keel/clock.h"
 #include "ops.h"
@@ -72,22 +73,8 @@ static void want(const char *method, const char *path, const char *body, int htt
 /* The text of a member, by names from the top: "account.cash". */
 static const char *member(const char *path)
 {
-    const struct keel_jval *v = NULL;
-    const char *why = "";
-    char name[64];
-    ck_assert_msg(keel_json_parse(arena, answer, strlen(answer), &v, &why) == KEEL_OK, "%s: %s", why, answer);
-    while (*path != '\0') {
-        size_t n = strcspn(path, ".");
-        snprintf(name, sizeof name, "%.*s", (int)n, path);
-        if (v != NULL && v->type == KEEL_JARR) {
-            size_t at = strtoul(name, NULL, 10);
-            for (v = v->child; v != NULL && at > 0; at--)
-                v = v->next;
-        } else {
-            v = keel_jget(v, name);
-        }
-        path += n + (path[n] == '.');
-    }
+    const struct keel_jval *v = answer_find(answer_parse(arena, answer), path);
+
     if (v == NULL)
         return "(absent)";
     return v->type == KEEL_JNULL ? "(null)" : v->text != NULL ? v->text : "(object)";

@@ -5,16 +5,17 @@
  */
 #include <arpa/inet.h>
 #include <check.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "answers.h"
 #include "call_priv.h"
 #include "keel/clock.h"
 #include "ops.h"
+#include "tree.h"
 
 #define T0 1767607200000000000LL /* 2026-01-05T10:00:00Z */
 #define SECOND 1000000000LL
@@ -24,14 +25,6 @@ static struct keel_rt *rt;
 static struct keel_arena *arena;
 static uint64_t seq;
 static int64_t now_ns; /* ts_init of the next record */
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 static void start(const char *more)
 {
@@ -69,7 +62,7 @@ static void teardown(void)
     keel_rt_free(rt);
     rt = NULL;
     keel_arena_free(arena);
-    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
 }
 
 static struct risk_engine_state *state(void)
@@ -105,67 +98,23 @@ static struct reply ask_as(enum keel_scope scope, const char *method, const char
     return r;
 }
 
-static const struct keel_jval *parsed(const char *text)
-{
-    const struct keel_jval *v = NULL;
-    const char *why = "";
-
-    ck_assert_msg(keel_json_parse(arena, text, strlen(text), &v, &why) == KEEL_OK, "%s: %s", why, text);
-    return v;
-}
-
 static const struct keel_jval *ask_at(int line, int http, const char *method, const char *path, const char *body)
 {
     const char *answer = NULL;
     int got = keel_loopback(rt, method, path, body, arena, &answer);
 
     ck_assert_msg(got == http, "line %d: %s %s: %d, not %d: %s", line, method, path, got, http, answer);
-    return parsed(answer);
+    return answer_parse(arena, answer);
 }
 #define ASK(http, method, path, body) ask_at(__LINE__, http, method, path, body)
 
-/* "decision.denials.0.code" */
-static const struct keel_jval *find(const struct keel_jval *v, const char *path)
-{
-    while (v && *path) {
-        size_t n = strcspn(path, ".");
-        char name[64];
-
-        snprintf(name, sizeof name, "%.*s", (int)n, path);
-        if (v->type == KEEL_JARR) {
-            long i = strtol(name, NULL, 10);
-            for (v = v->child; v && i > 0; i--)
-                v = v->next;
-        } else {
-            v = keel_jget(v, name);
-        }
-        path += path[n] ? n + 1 : n;
-    }
-    return v;
-}
-
-static void is_at(int line, const struct keel_jval *v, const char *path, const char *want)
-{
-    const struct keel_jval *f = find(v, path);
-    const char *got = "absent";
-
-    if (f && (f->type == KEEL_JNUM || f->type == KEEL_JSTR))
-        got = keel_arena_printf(arena, f->type == KEEL_JSTR ? "'%s'" : "%s", f->text);
-    else if (f && f->type == KEEL_JBOOL)
-        got = f->boolean ? "true" : "false";
-    else if (f && f->type == KEEL_JNULL)
-        got = "null";
-    else if (f)
-        got = keel_arena_printf(arena, f->type == KEEL_JARR ? "[%zu]" : "{%zu}", f->len);
-    ck_assert_msg(strcmp(got, want) == 0, "line %d: %s is %s, not %s", line, path, got, want);
-}
 /* Strings as '...', numbers as printed, arrays as [count], objects as {count}. */
-#define IS(v, path, want) is_at(__LINE__, v, path, want)
+#define IS(v, path, want) answer_is(__LINE__, arena, v, path, want)
 
 /* Figures that are doubles. */
 static void near(const struct keel_jval *v, const char *path, double want)
 {
-    const struct keel_jval *f = find(v, path);
+    const struct keel_jval *f = answer_find(v, path);
 
     ck_assert_msg(f && f->type == KEEL_JNUM, "%s", path);
     ck_assert_double_eq_tol(strtod(f->text, NULL), want, 1e-9);
@@ -174,7 +123,7 @@ static void near(const struct keel_jval *v, const char *path, double want)
 /* The check of one limit in a decision. */
 static const struct keel_jval *check_of(const struct keel_jval *v, const char *limit_id)
 {
-    for (const struct keel_jval *k = find(v, "decision.checks")->child; k; k = k->next)
+    for (const struct keel_jval *k = answer_find(v, "decision.checks")->child; k; k = k->next)
         if (strcmp(keel_jstr(k, "limit_id"), limit_id) == 0)
             return k;
     ck_abort_msg("no check of %s", limit_id);
@@ -736,8 +685,8 @@ START_TEST(default_limits)
     IS(v, "next", "null");
     for (int i = 0; i < 6; i++) {
         v = ASK(200, "GET", "/risk/limits?limit=1", NULL);
-        ASK(200, "DELETE",
-            keel_arena_printf(arena, "/risk/limits?limit_id=%s", keel_jstr(find(v, "limits.0"), "limit_id")), NULL);
+        const char *id = keel_jstr(answer_find(v, "limits.0"), "limit_id");
+        ASK(200, "DELETE", keel_arena_printf(arena, "/risk/limits?limit_id=%s", id), NULL);
     }
     /* Taken away, they stay away; and without limits nothing passes. */
     again(NULL);
@@ -753,7 +702,7 @@ END_TEST
 START_TEST(no_default_limits)
 {
     keel_rt_free(rt);
-    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
     start("--default-limits=false");
     IS(ASK(200, "GET", "/risk/limits", NULL), "count", "0");
 }
@@ -1021,7 +970,7 @@ static const struct keel_jval *put_state(enum keel_scope scope, int http, const 
     struct reply r = ask_as(scope, "PUT", "/risk/trading-state", body);
 
     ck_assert_msg(r.http == http, "%s: %d, not %d: %s", body, r.http, http, r.body);
-    return parsed(r.body);
+    return answer_parse(arena, r.body);
 }
 
 START_TEST(trading_state)

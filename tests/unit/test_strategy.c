@@ -17,6 +17,7 @@
 
 #include <sqlite3.h>
 
+#include "answers.h"
 #include "call_priv.h"
 #include "keel/clock.h"
 #include "ops.h"
@@ -206,23 +207,8 @@ static void want(const char *method, const char *path, const char *body, int htt
 /* A member by names from the top: "order.fills.0.price". */
 static const char *member(const char *path)
 {
-    const struct keel_jval *v = NULL;
-    const char *why = "";
-    char name[64];
-    ck_assert_msg(keel_json_parse(arena, answer, strlen(answer), &v, &why) == KEEL_OK, "%s: %s",
-                  why, answer);
-    while (*path != '\0') {
-        size_t n = strcspn(path, ".");
-        snprintf(name, sizeof name, "%.*s", (int)n, path);
-        if (v != NULL && v->type == KEEL_JARR) {
-            size_t at = strtoul(name, NULL, 10);
-            for (v = v->child; v != NULL && at > 0; at--)
-                v = v->next;
-        } else {
-            v = keel_jget(v, name);
-        }
-        path += n + (path[n] == '.');
-    }
+    const struct keel_jval *v = answer_find(answer_parse(arena, answer), path);
+
     if (v == NULL)
         return "(absent)";
     if (v->type == KEEL_JBOOL)

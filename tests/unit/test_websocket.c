@@ -4,7 +4,6 @@
  * bounds.
  */
 #include <check.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,19 +14,12 @@
 #include "keel/clock.h"
 #include "keel/ws_frame.h"
 #include "ops.h"
+#include "tree.h"
 #include "ws_priv.h"
 
 static char dir[64];
 static struct keel_rt *rt;
 static struct keel_arena *arena;
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 static void setup(void)
 {
@@ -48,7 +40,7 @@ static void teardown(void)
 {
     keel_rt_free(rt);
     keel_arena_free(arena);
-    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    tree_remove(dir);
 }
 
 static struct hub *hub(void)
