@@ -14,6 +14,7 @@
 
 #include "answers.h"
 #include "call_priv.h"
+#include "handed.h"
 #include "keel/clock.h"
 #include "ops.h"
 #include "tree.h"
@@ -233,33 +234,10 @@ static void near(const struct keel_jval *v, const char *path, double want)
 
 /* ---- records ---- */
 
-static void settled(void *ctx, struct keel_call *call, enum keel_status st)
-{
-    int *out = ctx;
-
-    (void)call;
-    *out = (int)st;
-}
-
 static enum keel_status record_of(const char *op_id, const char *payload)
 {
-    const struct keel_op *op = keel_op_find(rt, op_id);
-    struct keel_header h = {.producer = "hybrid-test-engine",
-                            .epoch = "e1",
-                            .key = "main",
-                            .seq = ++seq,
-                            .ts_event = now_ns,
-                            .ts_init = now_ns,
-                            .ts_recv = keel_wall_ns()};
-    int st = -1;
-
-    ck_assert(op != NULL);
     keel_session_saw(rt, now_ns); /* as if a bar had come just before */
-    snprintf(h.topic, sizeof h.topic, "%s", op->on.path);
-    keel_call_record(rt, op, &h, payload, strlen(payload), settled, &st);
-    while (st < 0)
-        uv_run(rt->loop, UV_RUN_ONCE);
-    return (enum keel_status)st;
+    return handed_record(rt, op_id, "main", ++seq, now_ns, payload);
 }
 
 static void record(const char *op_id, const char *payload)

@@ -17,7 +17,7 @@
 
 #include "answers.h"
 #include "call_priv.h"
-#include "keel/clock.h"
+#include "handed.h"
 #include "ops.h"
 
 #define T0 1767607200000000000LL /* 2026-01-05T10:00:00Z */
@@ -146,30 +146,14 @@ static double number(const struct keel_jval *v, const char *path)
 
 /* ---- bars ---- */
 
-static void settled(void *ctx, struct keel_call *call, enum keel_status st)
-{
-    int *out = ctx;
-
-    (void)call;
-    *out = (int)st;
-}
-
 static enum keel_status bar_of(const char *symbol, const char *spec, int64_t ts_close, double close, double volume)
 {
-    const struct keel_op *op = keel_op_find(rt, "bar");
     const char *payload = keel_arena_printf(arena,
         "{\"symbol\":\"%s\",\"spec\":\"%s\",\"ts_open\":%lld,\"ts_close\":%lld,\"open\":\"%.9g\",\"high\":\"%.9g\","
         "\"low\":\"%.9g\",\"close\":\"%.9g\",\"volume\":\"%.9g\",\"trades\":1}",
         symbol, spec, (long long)(ts_close - MINUTE), (long long)ts_close, close, close, close, close, volume);
-    struct keel_header h = {.topic = "marketdata.priority.bar", .producer = "hybrid-marketdata-engine", .epoch = "e1",
-                            .seq = ++seq, .ts_event = ts_close, .ts_init = ts_close, .ts_recv = keel_wall_ns()};
-    int st = -1;
 
-    snprintf(h.key, sizeof h.key, "%s", symbol);
-    keel_call_record(rt, op, &h, payload, strlen(payload), settled, &st);
-    while (st < 0)
-        uv_run(rt->loop, UV_RUN_ONCE);
-    return (enum keel_status)st;
+    return handed_record(rt, "bar", symbol, ++seq, ts_close, payload);
 }
 
 static double close_of(int i, int t)

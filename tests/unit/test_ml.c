@@ -13,6 +13,7 @@
 
 #include "answers.h"
 #include "call_priv.h"
+#include "handed.h"
 #include "keel/clock.h"
 #include "keel/rng.h"
 #include "ops.h"
@@ -169,31 +170,10 @@ static const struct keel_jval *job(int line, const char *path, const char *body,
 
 /* ---- records ---- */
 
-static void settled(void *ctx, struct keel_call *call, enum keel_status st)
-{
-    (void)call;
-    *(int *)ctx = (int)st;
-}
-
 static enum keel_status record(const char *op_id, const char *payload)
 {
-    const struct keel_op *op = keel_op_find(rt, op_id);
-    struct keel_header h = {.producer = "hybrid-test-engine",
-                            .epoch = "e1",
-                            .key = "BTCUSDT",
-                            .seq = ++seq,
-                            .ts_event = now_ns,
-                            .ts_init = now_ns,
-                            .ts_recv = keel_wall_ns()};
-    int st = -1;
-
-    ck_assert(op != NULL);
-    snprintf(h.topic, sizeof h.topic, "%s", op->on.path);
     keel_session_saw(rt, now_ns);
-    keel_call_record(rt, op, &h, payload, strlen(payload), settled, &st);
-    while (st < 0)
-        uv_run(rt->loop, UV_RUN_ONCE);
-    return (enum keel_status)st;
+    return handed_record(rt, op_id, "BTCUSDT", ++seq, now_ns, payload);
 }
 
 static enum keel_status vector(const char *symbol, const char *features)
