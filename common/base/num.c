@@ -27,9 +27,19 @@ struct decimal {
     int64_t exponent;          /* value = mantissa * 10^exponent */
 };
 
+static const uint64_t power10[] = {
+    UINT64_C(1), UINT64_C(10), UINT64_C(100), UINT64_C(1000), UINT64_C(10000), UINT64_C(100000), UINT64_C(1000000),
+    UINT64_C(10000000), UINT64_C(100000000), UINT64_C(1000000000), UINT64_C(10000000000), UINT64_C(100000000000),
+    UINT64_C(1000000000000), UINT64_C(10000000000000), UINT64_C(100000000000000), UINT64_C(1000000000000000),
+    UINT64_C(10000000000000000), UINT64_C(100000000000000000), UINT64_C(1000000000000000000)};
+
 /* Appends zeros and then one digit to the mantissa. */
 static void append_digit(struct decimal *d, size_t zeros, unsigned digit)
 {
+    if (d->mantissa < power10[15] && zeros < 4) { /* stays below 1e19: nearly every figure */
+        d->mantissa = (uint64_t)d->mantissa * power10[zeros + 1] + digit;
+        return;
+    }
     if (d->is_wide)
         return;
     u128 m = d->mantissa;
@@ -125,8 +135,9 @@ enum keel_status keel_money_parse(const char *s, size_t n, keel_i128 *out)
     int64_t shift = d.exponent + SCALE_DIGITS;
     if (d.is_wide || shift < 0 || shift > 38)
         return KEEL_TOOBIG;
-    for (; shift > 0; shift--) {
-        if (__builtin_mul_overflow(m, (u128)10, &m))
+    for (int64_t step; shift > 0; shift -= step) {
+        step = shift < 18 ? shift : 18;
+        if (__builtin_mul_overflow(m, (u128)power10[step], &m))
             return KEEL_TOOBIG;
     }
     return with_sign(m, d.is_negative, out);
@@ -201,9 +212,17 @@ enum keel_status keel_f64_parse(const char *s, size_t n, double *out)
 
 /* ---- printing ---- */
 
-/* Digits of v, at least width of them, ending before end; returns the first. */
-static char *put_digits(char *end, uint64_t v, int width)
+char *keel_digits_print(char *end, uint64_t v, int width)
 {
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+                                "25262728293031323334353637383940414243444546474849"
+                                "50515253545556575859606162636465666768697071727374"
+                                "75767778798081828384858687888990919293949596979899";
+    for (; v >= 10; width -= 2) {
+        end -= 2;
+        memcpy(end, pairs + 2 * (v % 100), 2);
+        v /= 100;
+    }
     for (; v > 0 || width > 0; width--) {
         *--end = (char)('0' + v % 10);
         v /= 10;
@@ -220,17 +239,20 @@ static size_t print_units(u128 magnitude, bool is_negative, char *buf)
     u128 whole = fits ? (uint64_t)magnitude / (uint64_t)KEEL_SCALE : magnitude / (u128)KEEL_SCALE;
     uint64_t fraction = fits ? (uint64_t)magnitude % (uint64_t)KEEL_SCALE : (uint64_t)(magnitude % (u128)KEEL_SCALE);
     if (fraction != 0) {
-        p = put_digits(p, fraction, SCALE_DIGITS);
-        while (end[-1] == '0')
-            end--;
+        int width = SCALE_DIGITS;
+        for (; fraction % 1000 == 0; width -= 3)
+            fraction /= 1000;
+        for (; fraction % 10 == 0; width--)
+            fraction /= 10;
+        p = keel_digits_print(p, fraction, width);
         *--p = '.';
     }
     const uint64_t limb = 1000000000000000000u;
     while (whole >= limb) {
-        p = put_digits(p, (uint64_t)(whole % limb), 18);
+        p = keel_digits_print(p, (uint64_t)(whole % limb), 18);
         whole /= limb;
     }
-    p = put_digits(p, (uint64_t)whole, 1);
+    p = keel_digits_print(p, (uint64_t)whole, 1);
     if (is_negative)
         *--p = '-';
     size_t n = (size_t)(end - p);
@@ -413,13 +435,13 @@ size_t keel_time_print(int64_t ns, char buf[KEEL_TIME_TEXT])
     int y, m, d;
     civil_from_days(days, &y, &m, &d);
     memcpy(buf, form, sizeof form);
-    put_digits(buf + 4, (uint64_t)y, 4);
-    put_digits(buf + 7, (uint64_t)m, 2);
-    put_digits(buf + 10, (uint64_t)d, 2);
-    put_digits(buf + 13, second / 3600, 2);
-    put_digits(buf + 16, second / 60 % 60, 2);
-    put_digits(buf + 19, second % 60, 2);
-    put_digits(buf + 29, rest % (uint64_t)KEEL_SCALE, 9);
+    keel_digits_print(buf + 4, (uint64_t)y, 4);
+    keel_digits_print(buf + 7, (uint64_t)m, 2);
+    keel_digits_print(buf + 10, (uint64_t)d, 2);
+    keel_digits_print(buf + 13, second / 3600, 2);
+    keel_digits_print(buf + 16, second / 60 % 60, 2);
+    keel_digits_print(buf + 19, second % 60, 2);
+    keel_digits_print(buf + 29, rest % (uint64_t)KEEL_SCALE, 9);
     return sizeof form - 1;
 }
 

@@ -28,6 +28,9 @@ enum keel_status keel_money_parse(const char *s, size_t n, keel_i128 *out);
 size_t keel_dec_print(int64_t v, char buf[KEEL_DEC_TEXT]);
 size_t keel_money_print(keel_i128 v, char buf[KEEL_MONEY_TEXT]);
 
+/* Digits of v, at least width of them, ending before end, without a NUL; returns the first. */
+char *keel_digits_print(char *end, uint64_t v, int width);
+
 /* For statistics and display only, never for money that is kept. */
 double keel_dec_to_f64(int64_t v);
 double keel_money_to_f64(keel_i128 v);

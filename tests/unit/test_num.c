@@ -5,11 +5,14 @@
 #include <check.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "keel/num.h"
 #include "keel/rng.h"
+
+__extension__ typedef unsigned __int128 u128;
 
 static keel_i128 money(const char *text)
 {
@@ -189,6 +192,70 @@ static const struct {
     {-6766730261175167285, -476232763526590, 131171247085, "422704413804226841.852079704"},
     {3357357195551156271, 551229794570437, 601713882579, "1113577030507485348.643573733"},
 };
+
+/* With printf and digit by digit, which is how it was done before. */
+static size_t print_slowly(keel_i128 v, char *buf)
+{
+    uint64_t high = 0, low = 0; /* 18 digits of the whole part each, at most 30 in all */
+    u128 rest = v < 0 ? (u128)0 - (u128)v : (u128)v;
+    uint64_t fraction = (uint64_t)(rest % 1000000000);
+    rest /= 1000000000;
+    low = (uint64_t)(rest % UINT64_C(1000000000000000000));
+    high = (uint64_t)(rest / UINT64_C(1000000000000000000));
+    int n = high > 0 ? sprintf(buf, "%s%" PRIu64 "%018" PRIu64 ".%09" PRIu64, v < 0 ? "-" : "", high, low, fraction)
+                     : sprintf(buf, "%s%" PRIu64 ".%09" PRIu64, v < 0 ? "-" : "", low, fraction);
+    while (buf[n - 1] == '0')
+        n--;
+    n -= buf[n - 1] == '.';
+    buf[n] = '\0';
+    return (size_t)n;
+}
+
+static keel_i128 read_slowly(const char *text)
+{
+    keel_i128 v = 0;
+    int places = -1;
+    for (const char *p = text + (*text == '-'); *p != '\0'; p++) {
+        if (*p == '.') {
+            places = 0;
+        } else {
+            v = v * 10 + (*p - '0');
+            places += places >= 0;
+        }
+    }
+    for (places = places < 0 ? 0 : places; places < 9; places++)
+        v *= 10;
+    return *text == '-' ? -v : v;
+}
+
+START_TEST(same_as_slowly)
+{
+    char got[KEEL_MONEY_TEXT], want[64];
+    struct keel_rng r;
+    keel_rng_seed(&r, 7);
+    for (int i = 0; i < 300000; i++) {
+        /* At most 2^120, so that reading slowly does not overflow; in half of them the last digits are zeros. */
+        keel_i128 v = ((keel_i128)keel_rng_u64(&r) << 56 | (keel_i128)(keel_rng_u64(&r) >> 8)) >> keel_rng_below(&r, 120);
+        if (i % 2 == 0)
+            v -= v % (int64_t)pow(10, (double)keel_rng_below(&r, 18));
+        v = keel_rng_below(&r, 2) == 0 ? v : -v;
+        size_t n = print_slowly(v, want);
+        ck_assert_uint_eq(keel_money_print(v, got), n);
+        ck_assert_str_eq(got, want);
+        ck_assert(money(want) == v && read_slowly(want) == v);
+        if (v < INT64_MIN || v > INT64_MAX)
+            continue;
+        ck_assert_uint_eq(keel_dec_print((int64_t)v, got), n);
+        ck_assert_str_eq(got, want);
+        int width = (int)keel_rng_below(&r, 22);
+        uint64_t u = (uint64_t)(v < 0 ? -v : v);
+        char *end = want + 40, *p = keel_digits_print(end, u, width);
+        *end = '\0';
+        n = (size_t)sprintf(got, "%0*" PRIu64, width, u);
+        ck_assert_str_eq(p, width == 0 && u == 0 ? "" : got);
+    }
+}
+END_TEST
 
 START_TEST(notional)
 {
@@ -550,6 +617,7 @@ int main(void)
     tcase_add_loop_test(tc, dec_print, 0, KEEL_COUNT(print_case));
     tcase_add_test(tc, money_text_round_trip);
     tcase_add_test(tc, random_round_trips);
+    tcase_add_test(tc, same_as_slowly);
     tcase_add_loop_test(tc, notional, 0, KEEL_COUNT(notional_case));
     tcase_add_loop_test(tc, money_share, 0, KEEL_COUNT(share_case));
     tcase_add_loop_test(tc, money_per, 0, KEEL_COUNT(per_case));
