@@ -1,28 +1,23 @@
 /*
  * JSON in and out.
  *
- * Reading goes over the text three times: a strict scan of what cJSON is lenient about (numbers,
- * UTF-8, control characters, depth, \u0000), cJSON itself, and a walk that turns cJSON's tree into
- * ours while a cursor moves through the text, so that numbers keep their digits and objects their
- * extent. cJSON allocates from the caller's arena for the length of its parse and frees nothing.
+ * Reading goes over the text once. The text is copied into the arena first; strings are decoded and ended in that
+ * copy, so that a value costs one node and no text of its own. Numbers are checked and kept as written.
  *
  * Writing appends to a buffer that doubles in an arena.
  */
 #include "keel/json.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cjson/cJSON.h>
-
 #define MOST_DEPTH 32
-#define MOST_NUMBER 63 /* characters cJSON looks at */
+#define MOST_NUMBER 63 /* characters */
 #define FEW_MEMBERS 16
 
-/* ---- UTF-8 ---- */
+/* ---- text ---- */
 
 /* Bytes of the character at s, 1 to 4, or 0 when it is malformed; n > 0. */
 static size_t utf8_length(const char *s, size_t n)
@@ -57,17 +52,67 @@ bool keel_utf8_valid(const char *s, size_t n)
     return true;
 }
 
-/* ---- the strict scan ---- */
+/* Not below 0x20, not '"', not '\\', not beyond ASCII. */
+static bool is_plain(unsigned char c)
+{
+    static const uint32_t special[8] = {0xFFFFFFFF, 1u << ('"' - 32), 1u << ('\\' - 64), 0,
+                                        0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF};
+    return (special[c >> 5] >> (c & 31) & 1) == 0;
+}
 
-struct scan {
+/* Eight bytes at once. A byte less than m sets its top bit when m is taken from each; one above 0x7F has it set. */
+static bool are_plain(uint64_t x)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t quote = x ^ ones * '"', backslash = x ^ ones * '\\';
+    uint64_t special = x | (x - ones * 0x20) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash);
+    return (special & tops) == 0;
+}
+
+/* How many of the n bytes at s are plain. Of an end shorter than a word some bytes are looked at twice. */
+static size_t plain_length(const char *s, size_t n)
+{
+    uint64_t x;
+    uint32_t half[2];
+    size_t i = 0;
+    for (; n - i >= sizeof x; i += sizeof x) {
+        memcpy(&x, s + i, sizeof x);
+        if (!are_plain(x))
+            break;
+    }
+    if (i < n && n - i < sizeof x && n >= sizeof half[0]) {
+        if (n >= sizeof x) {
+            memcpy(&x, s + n - sizeof x, sizeof x);
+        } else {
+            memcpy(&half[0], s, sizeof half[0]);
+            memcpy(&half[1], s + n - sizeof half[1], sizeof half[1]);
+            x = (uint64_t)half[0] << 32 | half[1];
+        }
+        if (are_plain(x))
+            return n;
+    }
+    while (i < n && is_plain((unsigned char)s[i]))
+        i++;
+    return i;
+}
+
+/* ---- reading ---- */
+
+struct reader {
+    struct keel_arena *a;
     const char *start, *p, *end;
+    char *copy; /* of the text */
+    int depth;
     const char *why; /* NULL while all is well */
 };
 
-static void refuse(struct scan *s, const char *why)
+static const char malformed[] = "the JSON is malformed";
+
+static bool refuse(struct reader *r, const char *why)
 {
-    if (s->why == NULL)
-        s->why = why;
+    if (r->why == NULL)
+        r->why = why;
+    return false;
 }
 
 static bool is_space(char c)
@@ -80,196 +125,224 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-static bool is_hex(char c)
+/* True: there is a character more, and it is c. */
+static bool next_is(const struct reader *r, char c)
 {
-    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    return r->p < r->end && *r->p == c;
 }
 
-/* The four digits after "\u". cJSON takes wrong ones for 0, and 0 ends its string early. */
-static void scan_unicode(struct scan *s)
+static void skip_space(struct reader *r)
 {
-    if (s->end - s->p < 4) {
-        refuse(s, "a string does not end");
-        return;
-    }
+    while (r->p < r->end && is_space(*r->p))
+        r->p++;
+}
+
+/* A token stands where it may not, or there is none; why: of a token. */
+static bool misplaced(struct reader *r, const char *why)
+{
+    static const char tokens[] = "{}[],:\"-0123456789tfn";
+    if (r->p == r->end)
+        return refuse(r, r->depth > 0 ? "brackets are not closed" : why);
+    return refuse(r, memchr(tokens, *r->p, sizeof tokens - 1) != NULL ? why : "unexpected character");
+}
+
+/* ---- strings ---- */
+
+static int hex_value(char c)
+{
+    if (is_digit(c))
+        return c - '0';
+    if ((c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'))
+        return (c | 0x20) - 'a' + 10;
+    return -1;
+}
+
+/* The four digits after "\u". */
+static bool take_hex(struct reader *r, uint32_t *out)
+{
+    uint32_t v = 0;
+    if (r->end - r->p < 4)
+        return refuse(r, "a string does not end");
     for (int i = 0; i < 4; i++) {
-        if (!is_hex(s->p[i]))
-            refuse(s, "\\u is not followed by four hexadecimal digits");
+        int digit = hex_value(r->p[i]);
+        if (digit < 0)
+            return refuse(r, "\\u is not followed by four hexadecimal digits");
+        v = v << 4 | (uint32_t)digit;
     }
-    if (memcmp(s->p, "0000", 4) == 0)
-        refuse(s, "\\u0000 is not accepted");
-    s->p += 4;
+    if (v == 0)
+        return refuse(r, "\\u0000 is not accepted");
+    r->p += 4;
+    *out = v;
+    return true;
 }
 
-static void scan_string(struct scan *s)
+/* A character beyond U+FFFF is two of them, the high half first. */
+static bool take_unicode(struct reader *r, uint32_t *out)
 {
-    for (s->p++; s->why == NULL && s->p < s->end;) {
-        unsigned char c = (unsigned char)*s->p;
-        if (c == '"') {
-            s->p++;
-            return;
-        }
-        if (c < 0x20) {
-            refuse(s, "a string holds a control character");
-        } else if (c == '\\') {
-            bool is_unicode = s->end - s->p > 1 && s->p[1] == 'u';
-            s->p += s->end - s->p > 1 ? 2 : 1;
-            if (is_unicode)
-                scan_unicode(s);
+    uint32_t low = 0;
+    if (!take_hex(r, out))
+        return false;
+    if (*out < 0xD800 || *out > 0xDFFF)
+        return true;
+    bool is_pair = *out < 0xDC00 && r->end - r->p > 1 && r->p[0] == '\\' && r->p[1] == 'u';
+    if (is_pair) {
+        r->p += 2;
+        if (!take_hex(r, &low))
+            return false;
+    }
+    if (low < 0xDC00 || low > 0xDFFF)
+        return refuse(r, "the JSON is malformed: half of a surrogate pair");
+    *out = 0x10000 + ((*out & 0x3FF) << 10 | (low & 0x3FF));
+    return true;
+}
+
+static char *put_utf8(char *to, uint32_t c)
+{
+    if (c < 0x80) {
+        *to++ = (char)c;
+        return to;
+    }
+    if (c < 0x800) {
+        *to++ = (char)(0xC0 | c >> 6);
+    } else {
+        if (c < 0x10000) {
+            *to++ = (char)(0xE0 | c >> 12);
         } else {
-            size_t step = utf8_length(s->p, (size_t)(s->end - s->p));
-            if (step == 0)
-                refuse(s, "the text is not valid UTF-8");
-            s->p += step;
+            *to++ = (char)(0xF0 | c >> 18);
+            *to++ = (char)(0x80 | (c >> 12 & 0x3F));
         }
+        *to++ = (char)(0x80 | (c >> 6 & 0x3F));
     }
-    refuse(s, "a string does not end");
+    *to++ = (char)(0x80 | (c & 0x3F));
+    return to;
 }
 
-static size_t scan_digits(struct scan *s)
+/* At a backslash. What it stands for is never longer than what it is written with. */
+static char *take_escape(struct reader *r, char *to)
 {
-    const char *from = s->p;
-    while (s->p < s->end && is_digit(*s->p))
-        s->p++;
-    return (size_t)(s->p - from);
+    static const char letter[] = "\"\\/bfnrt", stands_for[] = "\"\\/\b\f\n\r\t";
+    uint32_t c = 0;
+    if (r->end - r->p < 2) {
+        refuse(r, "a string does not end");
+        return to;
+    }
+    char kind = r->p[1];
+    r->p += 2;
+    if (kind == 'u')
+        return take_unicode(r, &c) ? put_utf8(to, c) : to;
+    const char *at = memchr(letter, kind, sizeof letter - 1);
+    if (at == NULL)
+        refuse(r, "the JSON is malformed: no such escape");
+    else
+        *to++ = stands_for[at - letter];
+    return to;
 }
 
-static bool scan_number_parts(struct scan *s)
+/* What is not plain, up to the closing quote; returns where the decoded text has got to. */
+static char *take_special(struct reader *r, char *to)
 {
-    s->p += *s->p == '-';
-    const char *whole = s->p;
-    size_t n = scan_digits(s);
+    size_t left = (size_t)(r->end - r->p), step;
+    if (*r->p == '\\')
+        return take_escape(r, to);
+    if ((unsigned char)*r->p < 0x20) {
+        refuse(r, "a string holds a control character");
+        return to;
+    }
+    step = utf8_length(r->p, left);
+    if (step == 0)
+        refuse(r, "the text is not valid UTF-8");
+    memmove(to, r->p, step);
+    r->p += step;
+    return to + step;
+}
+
+/* At the opening quote. *out is in the copy and NUL ended; nearly always it is there already. */
+static bool take_string(struct reader *r, const char **out, size_t *len)
+{
+    char *text = r->copy + (++r->p - r->start), *to = text;
+    while (r->why == NULL && r->p < r->end) {
+        size_t plain = plain_length(r->p, (size_t)(r->end - r->p));
+        if (to != r->copy + (r->p - r->start))
+            memmove(to, r->p, plain);
+        to += plain;
+        r->p += plain;
+        if (next_is(r, '"')) {
+            r->p++;
+            *to = '\0';
+            *out = text;
+            *len = (size_t)(to - text);
+            return true;
+        }
+        if (r->p < r->end)
+            to = take_special(r, to);
+    }
+    return refuse(r, "a string does not end");
+}
+
+/* ---- numbers and words ---- */
+
+static size_t skip_digits(struct reader *r)
+{
+    const char *from = r->p;
+    while (r->p < r->end && is_digit(*r->p))
+        r->p++;
+    return (size_t)(r->p - from);
+}
+
+static bool skip_number(struct reader *r)
+{
+    r->p += *r->p == '-';
+    const char *whole = r->p;
+    size_t n = skip_digits(r);
     if (n == 0 || (n > 1 && *whole == '0'))
         return false;
-    if (s->p < s->end && *s->p == '.') {
-        s->p++;
-        if (scan_digits(s) == 0)
+    if (next_is(r, '.')) {
+        r->p++;
+        if (skip_digits(r) == 0)
             return false;
     }
-    if (s->p < s->end && (*s->p == 'e' || *s->p == 'E')) {
-        s->p++;
-        if (s->p < s->end && (*s->p == '+' || *s->p == '-'))
-            s->p++;
-        if (scan_digits(s) == 0)
+    if (next_is(r, 'e') || next_is(r, 'E')) {
+        r->p++;
+        if (next_is(r, '+') || next_is(r, '-'))
+            r->p++;
+        if (skip_digits(r) == 0)
             return false;
     }
-    return s->p == s->end || is_space(*s->p) || strchr(",]}", *s->p) != NULL;
+    return r->p == r->end || is_space(*r->p) || *r->p == ',' || *r->p == ']' || *r->p == '}';
 }
 
-static void scan_number(struct scan *s)
+/* Ended in the copy where the next token begins, which is read from the text itself. */
+static bool take_number(struct reader *r, struct keel_jval *v)
 {
-    const char *from = s->p;
-    if (!scan_number_parts(s))
-        refuse(s, "a number is malformed");
-    else if (s->p - from > MOST_NUMBER)
-        refuse(s, "a number has more than 63 characters");
+    const char *from = r->p;
+    v->type = KEEL_JNUM;
+    if (!skip_number(r))
+        return refuse(r, "a number is malformed");
+    v->len = (size_t)(r->p - from);
+    if (v->len > MOST_NUMBER)
+        return refuse(r, "a number has more than 63 characters");
+    v->text = r->copy + (from - r->start);
+    r->copy[r->p - r->start] = '\0';
+    return true;
 }
 
-static void scan_word(struct scan *s)
+static bool take_word(struct reader *r, struct keel_jval *v)
 {
-    static const char *const words[] = {"true", "false", "null"};
+    static const struct { const char *word; size_t n; enum keel_jtype type; } words[] = {
+        {"true", 4, KEEL_JBOOL}, {"false", 5, KEEL_JBOOL}, {"null", 4, KEEL_JNULL}};
     for (size_t i = 0; i < KEEL_COUNT(words); i++) {
-        size_t n = strlen(words[i]);
-        if ((size_t)(s->end - s->p) >= n && memcmp(s->p, words[i], n) == 0) {
-            s->p += n;
-            return;
+        size_t n = words[i].n;
+        if ((size_t)(r->end - r->p) >= n && memcmp(r->p, words[i].word, n) == 0) {
+            v->type = words[i].type;
+            v->boolean = i == 0;
+            r->p += n;
+            return true;
         }
     }
-    refuse(s, "unexpected character");
+    return refuse(r, "unexpected character");
 }
 
-/*
- * Checks each token by itself; how they follow one another is cJSON's business. Brackets must be
- * even at the end, because cJSON 1.7.15 reads one byte too many of an object that stops at a comma.
- */
-static void scan_all(struct scan *s)
-{
-    int depth = 0;
-    while (s->why == NULL && s->p < s->end) {
-        char c = *s->p;
-        if (c == '"') {
-            scan_string(s);
-        } else if (c == '-' || is_digit(c)) {
-            scan_number(s);
-        } else if (c == 't' || c == 'f' || c == 'n') {
-            scan_word(s);
-        } else if (c == '[' || c == '{') {
-            if (++depth > MOST_DEPTH)
-                refuse(s, "nested deeper than 32 levels");
-            s->p++;
-        } else if (is_space(c) || c == ',' || c == ':' || c == ']' || c == '}') {
-            depth -= c == ']' || c == '}';
-            s->p++;
-        } else {
-            refuse(s, "unexpected character");
-        }
-    }
-    if (depth != 0)
-        refuse(s, "brackets are not closed");
-}
-
-/* ---- cJSON on an arena ---- */
-
-static _Thread_local struct keel_arena *parse_arena;
-static pthread_once_t hooks_once = PTHREAD_ONCE_INIT;
-
-static void *hook_malloc(size_t n)
-{
-    return parse_arena != NULL ? keel_arena_alloc(parse_arena, n) : malloc(n);
-}
-
-static void hook_free(void *p)
-{
-    if (parse_arena == NULL)
-        free(p);
-}
-
-static void set_hooks(void)
-{
-    cJSON_Hooks hooks = {hook_malloc, hook_free};
-    cJSON_InitHooks(&hooks);
-}
-
-static const cJSON *parse_tree(struct keel_arena *a, struct scan *s)
-{
-    pthread_once(&hooks_once, set_hooks);
-    const char *stop = NULL;
-    parse_arena = a;
-    const cJSON *tree = cJSON_ParseWithLengthOpts(s->start, (size_t)(s->end - s->start), &stop, false);
-    parse_arena = NULL;
-    s->p = stop != NULL ? stop : s->start;
-    if (tree == NULL)
-        refuse(s, "the JSON is malformed");
-    while (tree != NULL && s->p < s->end && is_space(*s->p))
-        s->p++;
-    if (tree != NULL && s->p < s->end)
-        refuse(s, "something follows the JSON value");
-    return tree;
-}
-
-/* ---- the walk ---- */
-
-struct walk {
-    struct keel_arena *a;
-    const char *p, *end; /* the cursor */
-    const char *why;
-};
-
-/* Moves the cursor to the next token that is more than punctuation; ends of containers included. */
-static void skip_to_token(struct walk *w)
-{
-    while (w->p < w->end && (is_space(*w->p) || *w->p == ',' || *w->p == ':'))
-        w->p++;
-    keel_assert(w->p < w->end);
-}
-
-static void skip_string(struct walk *w)
-{
-    skip_to_token(w);
-    for (w->p++; *w->p != '"'; w->p++)
-        w->p += *w->p == '\\';
-    w->p++;
-}
+/* ---- values ---- */
 
 static int by_name(const void *x, const void *y)
 {
@@ -281,7 +354,7 @@ static bool has_duplicate(struct keel_arena *a, const struct keel_jval *first, s
     if (n <= FEW_MEMBERS) {
         for (const struct keel_jval *x = first; x != NULL; x = x->next) {
             for (const struct keel_jval *y = x->next; y != NULL; y = y->next) {
-                if (strcmp(x->name, y->name) == 0)
+                if (x->name[0] == y->name[0] && strcmp(x->name, y->name) == 0)
                     return true;
             }
         }
@@ -299,83 +372,102 @@ static bool has_duplicate(struct keel_arena *a, const struct keel_jval *first, s
     return false;
 }
 
-static struct keel_jval *walk_value(struct walk *w, const cJSON *node);
+static struct keel_jval *take_value(struct reader *r);
 
-static void walk_children(struct walk *w, const cJSON *node, struct keel_jval *v)
+static bool take_name(struct reader *r, const char **name)
 {
-    struct keel_jval *last = NULL;
-    v->raw = w->p++;
-    for (const cJSON *c = node->child; c != NULL; c = c->next) {
-        if (v->type == KEEL_JOBJ)
-            skip_string(w);
-        struct keel_jval *child = walk_value(w, c);
-        if (last == NULL)
-            v->child = child;
-        else
-            last->next = child;
-        last = child;
+    size_t len;
+    skip_space(r);
+    if (!next_is(r, '"'))
+        return misplaced(r, malformed);
+    if (!take_string(r, name, &len))
+        return false;
+    skip_space(r);
+    if (!next_is(r, ':'))
+        return misplaced(r, malformed);
+    r->p++;
+    return true;
+}
+
+/* Members or elements up to the closing bracket. */
+static bool take_children(struct reader *r, struct keel_jval *v, char closing)
+{
+    const struct keel_jval **link = &v->child;
+    for (;;) {
+        const char *name = NULL;
+        if (v->type == KEEL_JOBJ && !take_name(r, &name))
+            return false;
+        struct keel_jval *child = take_value(r);
+        if (child == NULL)
+            return false;
+        child->name = name;
+        *link = child;
+        link = &child->next;
         v->len++;
+        skip_space(r);
+        if (next_is(r, closing))
+            return true;
+        if (!next_is(r, ','))
+            return misplaced(r, malformed);
+        r->p++;
     }
-    skip_to_token(w);
-    v->raw_len = (size_t)(++w->p - v->raw);
-    if (v->type == KEEL_JOBJ && has_duplicate(w->a, v->child, v->len))
-        w->why = "an object names a member twice";
 }
 
-static void walk_number(struct walk *w, struct keel_jval *v)
+static bool take_container(struct reader *r, struct keel_jval *v)
 {
-    const char *from = w->p;
-    while (w->p < w->end && (is_digit(*w->p) || strchr("+-.eE", *w->p) != NULL))
-        w->p++;
-    v->len = (size_t)(w->p - from);
-    v->text = keel_arena_strndup(w->a, from, v->len);
+    char closing = *r->p == '{' ? '}' : ']';
+    v->type = *r->p == '{' ? KEEL_JOBJ : KEEL_JARR;
+    v->raw = r->p;
+    if (++r->depth > MOST_DEPTH)
+        return refuse(r, "nested deeper than 32 levels");
+    r->p++;
+    skip_space(r);
+    if (!next_is(r, closing) && !take_children(r, v, closing))
+        return false;
+    r->p++;
+    r->depth--;
+    v->raw_len = (size_t)(r->p - v->raw);
+    if (v->type == KEEL_JOBJ && has_duplicate(r->a, v->child, v->len))
+        return refuse(r, "an object names a member twice");
+    return true;
 }
 
-/* Depth is bounded by the scan. */
-static struct keel_jval *walk_value(struct walk *w, const cJSON *node)
+/* NULL: refused. Its depth is bounded. */
+static struct keel_jval *take_value(struct reader *r)
 {
-    struct keel_jval *v = keel_arena_alloc(w->a, sizeof *v);
-    v->name = node->string;
-    skip_to_token(w);
-    if (cJSON_IsObject(node) || cJSON_IsArray(node)) {
-        v->type = cJSON_IsObject(node) ? KEEL_JOBJ : KEEL_JARR;
-        walk_children(w, node, v);
-    } else if (cJSON_IsString(node)) {
+    struct keel_jval *v = keel_arena_alloc(r->a, sizeof *v);
+    bool is_taken;
+    skip_space(r);
+    char c = r->p < r->end ? *r->p : '\0';
+    if (c == '"') {
         v->type = KEEL_JSTR;
-        v->text = node->valuestring;
-        v->len = strlen(v->text);
-        skip_string(w);
-    } else if (cJSON_IsNumber(node)) {
-        v->type = KEEL_JNUM;
-        walk_number(w, v);
+        is_taken = take_string(r, &v->text, &v->len);
+    } else if (c == '{' || c == '[') {
+        is_taken = take_container(r, v);
+    } else if (c == '-' || is_digit(c)) {
+        is_taken = take_number(r, v);
+    } else if (c == 't' || c == 'f' || c == 'n') {
+        is_taken = take_word(r, v);
     } else {
-        v->type = cJSON_IsNull(node) ? KEEL_JNULL : KEEL_JBOOL;
-        v->boolean = cJSON_IsTrue(node);
-        w->p += *w->p == 'f' ? 5 : 4;
+        is_taken = misplaced(r, malformed);
     }
-    return v;
+    return is_taken ? v : NULL;
 }
 
 enum keel_status keel_json_parse(struct keel_arena *a, const char *text, size_t len,
                                  const struct keel_jval **out, const char **why)
 {
-    const cJSON *tree = NULL;
     if (len == 0) {
         *why = "the text is empty";
         return KEEL_INVALID;
     }
-    struct scan s = {.start = text, .p = text, .end = text + len};
-    scan_all(&s);
-    if (s.why == NULL)
-        tree = parse_tree(a, &s);
-    if (s.why != NULL) {
-        *why = keel_arena_printf(a, "%s (byte %zu)", s.why, (size_t)(s.p - text));
-        return KEEL_INVALID;
-    }
-    struct walk w = {.a = a, .p = text, .end = text + len};
-    const struct keel_jval *v = walk_value(&w, tree);
-    if (w.why != NULL) {
-        *why = w.why;
+    struct reader r = {.a = a, .start = text, .p = text, .end = text + len, .copy = keel_arena_strndup(a, text, len)};
+    const struct keel_jval *v = take_value(&r);
+    skip_space(&r);
+    if (r.why == NULL && r.p < r.end)
+        misplaced(&r, "something follows the JSON value");
+    if (r.why != NULL) {
+        *why = keel_arena_printf(a, "%s (byte %zu)", r.why, (size_t)(r.p - text));
         return KEEL_INVALID;
     }
     *out = v;
@@ -422,14 +514,6 @@ static char *room_for(struct keel_json *w, size_t n)
     return w->buf + w->len;
 }
 
-static void put(struct keel_json *w, const char *s, size_t n)
-{
-    if (n == 0)
-        return;
-    memcpy(room_for(w, n), s, n);
-    w->len += n;
-}
-
 static size_t escape(char *to, unsigned char c)
 {
     static const char plain[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt", hex[] = "0123456789abcdef";
@@ -443,14 +527,6 @@ static size_t escape(char *to, unsigned char c)
     to[4] = hex[c >> 4];
     to[5] = hex[c & 15];
     return 6;
-}
-
-/* Not below 0x20, not '"', not '\\', not beyond ASCII. */
-static bool is_plain(unsigned char c)
-{
-    static const uint32_t special[8] = {0xFFFFFFFF, 1u << ('"' - 32), 1u << ('\\' - 64), 0,
-                                        0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF};
-    return (special[c >> 5] >> (c & 31) & 1) == 0;
 }
 
 /* What is not UTF-8 becomes U+FFFD, so that the output is always valid. */
@@ -468,13 +544,16 @@ static char *put_special(char *p, const char *s, size_t n, size_t *used)
     return p + (step > 0 ? step : 3);
 }
 
-static void put_string(struct keel_json *w, const char *s, size_t n)
+/* Room that s in quotes takes at most; plain: of its first bytes. */
+static size_t most_quoted(size_t n, size_t plain)
 {
-    size_t plain = 0, used;
+    return plain + (n - plain) * 6 + 2;
+}
 
-    while (plain < n && is_plain((unsigned char)s[plain]))
-        plain++;
-    char *p = room_for(w, plain + (n - plain) * 6 + 2), *start = p;
+static char *put_quoted(char *p, const char *s, size_t n, size_t plain)
+{
+    size_t used;
+
     *p++ = '"';
     memcpy(p, s, plain); /* nearly always all of it */
     p += plain;
@@ -487,32 +566,41 @@ static void put_string(struct keel_json *w, const char *s, size_t n)
         }
     }
     *p++ = '"';
-    w->len += (size_t)(p - start);
+    return p;
 }
 
-/* Comma and key before a value. */
-static void begin_value(struct keel_json *w, const char *key)
+/* Comma and key before a value, for which n bytes of room are left; returns where it goes. */
+static char *begin_value(struct keel_json *w, const char *key, size_t n)
 {
     uint64_t bit = UINT64_C(1) << w->depth;
+    size_t len = key != NULL ? strlen(key) : 0, plain = plain_length(key, len);
     keel_assert((key != NULL) == ((w->is_object & bit) != 0));
     keel_assert(w->depth > 0 || w->len == 0);
+    char *p = room_for(w, most_quoted(len, plain) + 2 + n);
     if ((w->has_member & bit) != 0)
-        put(w, ",", 1);
+        *p++ = ',';
     w->has_member |= bit;
     if (key != NULL) {
-        put_string(w, key, strlen(key));
-        put(w, ":", 1);
+        p = put_quoted(p, key, len, plain);
+        *p++ = ':';
     }
+    return p;
+}
+
+static void end_value(struct keel_json *w, const char *p)
+{
+    w->len = (size_t)(p - w->buf);
 }
 
 static void open_container(struct keel_json *w, const char *key, bool is_object)
 {
-    begin_value(w, key);
+    char *p = begin_value(w, key, 1);
     keel_assert(w->depth < 63);
     uint64_t bit = UINT64_C(1) << ++w->depth;
     w->has_member &= ~bit;
     w->is_object = is_object ? w->is_object | bit : w->is_object & ~bit;
-    put(w, is_object ? "{" : "[", 1);
+    *p++ = is_object ? '{' : '[';
+    end_value(w, p);
 }
 
 void keel_json_obj(struct keel_json *w, const char *key)
@@ -529,14 +617,17 @@ void keel_json_end(struct keel_json *w)
 {
     keel_assert(w->depth > 0);
     bool is_object = (w->is_object >> w->depth & 1) != 0;
-    put(w, is_object ? "}" : "]", 1);
+    *room_for(w, 1) = is_object ? '}' : ']';
+    w->len++;
     w->depth--;
 }
 
 void keel_json_raw(struct keel_json *w, const char *key, const char *json, size_t n)
 {
-    begin_value(w, key);
-    put(w, json, n);
+    char *p = begin_value(w, key, n);
+    if (n > 0)
+        memcpy(p, json, n);
+    end_value(w, p + n);
 }
 
 void keel_json_str(struct keel_json *w, const char *key, const char *s)
@@ -549,24 +640,15 @@ void keel_json_str(struct keel_json *w, const char *key, const char *s)
 
 void keel_json_strn(struct keel_json *w, const char *key, const char *s, size_t n)
 {
-    begin_value(w, key);
-    put_string(w, s, n);
-}
-
-/* Digits of v before end; returns the first. */
-static char *digits_before(char *end, uint64_t v)
-{
-    do {
-        *--end = (char)('0' + v % 10);
-        v /= 10;
-    } while (v > 0);
-    return end;
+    size_t plain = plain_length(s, n);
+    char *p = begin_value(w, key, most_quoted(n, plain));
+    end_value(w, put_quoted(p, s, n, plain));
 }
 
 void keel_json_i64(struct keel_json *w, const char *key, int64_t v)
 {
     char text[24], *end = text + sizeof text;
-    char *p = digits_before(end, v < 0 ? UINT64_C(0) - (uint64_t)v : (uint64_t)v);
+    char *p = keel_digits_print(end, v < 0 ? UINT64_C(0) - (uint64_t)v : (uint64_t)v, 1);
     if (v < 0)
         *--p = '-';
     keel_json_raw(w, key, p, (size_t)(end - p));
@@ -575,12 +657,12 @@ void keel_json_i64(struct keel_json *w, const char *key, int64_t v)
 void keel_json_u64(struct keel_json *w, const char *key, uint64_t v)
 {
     char text[24], *end = text + sizeof text;
-    char *p = digits_before(end, v);
+    char *p = keel_digits_print(end, v, 1);
     keel_json_raw(w, key, p, (size_t)(end - p));
 }
 
 /* v as units / 10^places, without trailing zeros; |units| < 2^53. */
-static size_t print_fixed(char *to, double units, int places)
+static char *print_fixed(char *to, double units, int places)
 {
     char text[32], *end = text + sizeof text;
     uint64_t u = (uint64_t)fabs(units);
@@ -593,16 +675,18 @@ static size_t print_fixed(char *to, double units, int places)
     }
     if (places > 0)
         *--p = '.';
-    p = digits_before(p, u);
+    p = keel_digits_print(p, u, 1);
     if (units < 0)
         *--p = '-';
     memcpy(to, p, (size_t)(end - p));
-    return (size_t)(end - p);
+    return to + (end - p);
 }
 
 #define EXACT 9007199254740992.0 /* 2^53 */
 
-static size_t print_f64(char text[40], double v)
+#define F64_TEXT 40 /* bytes that hold any printed double and its NUL */
+
+static char *print_f64(char *to, double v)
 {
     static const double power[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
     /* The fewest places whose quotient is v itself: nearly every price and ratio ends here. */
@@ -611,26 +695,25 @@ static size_t print_f64(char text[40], double v)
         if (!(fabs(units) < EXACT))
             break;
         if (units / power[places] == v)
-            return print_fixed(text, units, places);
+            return print_fixed(to, units, places);
     }
     int n = 0;
     for (int digits = 15; digits <= 17; digits++) {
-        n = snprintf(text, 40, "%.*g", digits, v);
-        if (strtod(text, NULL) == v)
+        n = snprintf(to, F64_TEXT, "%.*g", digits, v);
+        if (strtod(to, NULL) == v)
             break;
     }
-    return (size_t)n;
+    return to + n;
 }
 
 void keel_json_f64(struct keel_json *w, const char *key, double v)
 {
-    char text[40];
     if (!isfinite(v)) {
         w->bad = true;
         keel_json_null(w, key);
         return;
     }
-    keel_json_raw(w, key, text, print_f64(text, v));
+    end_value(w, print_f64(begin_value(w, key, F64_TEXT), v));
 }
 
 void keel_json_fix(struct keel_json *w, const char *key, double v, int digits)
@@ -638,12 +721,11 @@ void keel_json_fix(struct keel_json *w, const char *key, double v, int digits)
     static const double power[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12};
     keel_assert(digits >= 0 && digits < (int)KEEL_COUNT(power));
     double units = rint(v * power[digits]);
-    char text[40];
     /* Beyond 2^53 units there is nothing left to round. */
     if (!(fabs(units) < EXACT))
         keel_json_f64(w, key, v);
     else
-        keel_json_raw(w, key, text, print_fixed(text, units, digits));
+        end_value(w, print_fixed(begin_value(w, key, F64_TEXT), units, digits));
 }
 
 void keel_json_bool(struct keel_json *w, const char *key, bool v)
@@ -658,26 +740,32 @@ void keel_json_null(struct keel_json *w, const char *key)
 
 void keel_json_dec(struct keel_json *w, const char *key, int64_t v)
 {
-    char text[KEEL_DEC_TEXT];
-    keel_json_strn(w, key, text, keel_dec_print(v, text));
+    char *p = begin_value(w, key, KEEL_DEC_TEXT + 2);
+    *p++ = '"';
+    p += keel_dec_print(v, p);
+    *p++ = '"';
+    end_value(w, p);
 }
 
 void keel_json_decnum(struct keel_json *w, const char *key, int64_t v)
 {
-    char text[KEEL_DEC_TEXT];
-    keel_json_raw(w, key, text, keel_dec_print(v, text));
+    char *p = begin_value(w, key, KEEL_DEC_TEXT);
+    end_value(w, p + keel_dec_print(v, p));
 }
 
 void keel_json_money(struct keel_json *w, const char *key, keel_i128 v)
 {
-    char text[KEEL_MONEY_TEXT];
-    keel_json_strn(w, key, text, keel_money_print(v, text));
+    char *p = begin_value(w, key, KEEL_MONEY_TEXT + 2);
+    *p++ = '"';
+    p += keel_money_print(v, p);
+    *p++ = '"';
+    end_value(w, p);
 }
 
 void keel_json_moneynum(struct keel_json *w, const char *key, keel_i128 v)
 {
-    char text[KEEL_MONEY_TEXT];
-    keel_json_raw(w, key, text, keel_money_print(v, text));
+    char *p = begin_value(w, key, KEEL_MONEY_TEXT);
+    end_value(w, p + keel_money_print(v, p));
 }
 
 void keel_json_time(struct keel_json *w, const char *key, int64_t ns)

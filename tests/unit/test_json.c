@@ -5,9 +5,12 @@
 #include <check.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include <cjson/cJSON.h>
 
 #include "keel/json.h"
 #include "keel/rng.h"
@@ -128,7 +131,7 @@ static const struct {
     {"[1}", 0, "malformed"},
     {"{]", 0, "malformed"},
     {"][", 0, "malformed"},
-    {"]", 0, "brackets"},
+    {"]", 0, "malformed"},
     {"[", 0, "brackets"},
     {"[1] 2", 0, "follows"},
     {"{} {}", 0, "follows"},
@@ -294,6 +297,97 @@ START_TEST(threads)
 }
 END_TEST
 
+/* ---- beside cJSON, which is another's reading of the same text ---- */
+
+static size_t random_text(struct keel_rng *r, char *to)
+{
+    static const char *const pieces[] = {"\\n", "\\\"", "\\u20ac", "\\ud83d\\ude00", "\xE2\x82\xAC",
+                                         "\xF0\x9F\x98\x80", "\\/", "\x7F", "\\u0001", "\\\\", "a", "b", "0"};
+    size_t n = 0;
+    to[n++] = '"';
+    for (uint64_t k = keel_rng_below(r, 24); k > 0; k--) {
+        const char *piece = pieces[keel_rng_below(r, KEEL_COUNT(pieces))];
+        memcpy(to + n, piece, strlen(piece));
+        n += strlen(piece);
+    }
+    to[n++] = '"';
+    return n;
+}
+
+static size_t random_json(struct keel_rng *r, char *to, int deep)
+{
+    static const char *const scalars[] = {"true", "false", "null", " 0", "-12.50 ", "\t1e5", "61659.7", "123456789012345"};
+    uint64_t kind = keel_rng_below(r, deep > 0 ? 5 : 2), members = keel_rng_below(r, 20);
+    size_t n = 0;
+    if (kind == 0)
+        return random_text(r, to);
+    if (kind == 1)
+        return (size_t)sprintf(to, "%s", scalars[keel_rng_below(r, KEEL_COUNT(scalars))]);
+    to[n++] = kind == 2 ? '[' : '{';
+    for (uint64_t i = 0; i < members; i++) {
+        if (kind != 2)
+            n += (size_t)sprintf(to + n, "\"k%d\" :", (int)i);
+        n += random_json(r, to + n, deep - 1);
+        n += (size_t)sprintf(to + n, i + 1 < members ? " ," : " ");
+    }
+    to[n++] = kind == 2 ? ']' : '}';
+    return n;
+}
+
+static void same_tree(const struct keel_jval *v, const cJSON *node)
+{
+    const cJSON *c = node->child;
+    if (v->name != NULL)
+        ck_assert_str_eq(v->name, node->string);
+    switch (v->type) {
+    case KEEL_JNULL:
+        ck_assert(cJSON_IsNull(node));
+        break;
+    case KEEL_JBOOL:
+        ck_assert(v->boolean ? cJSON_IsTrue(node) : cJSON_IsFalse(node));
+        break;
+    case KEEL_JNUM:
+        ck_assert(cJSON_IsNumber(node) && strtod(v->text, NULL) == node->valuedouble);
+        break;
+    case KEEL_JSTR:
+        ck_assert(cJSON_IsString(node));
+        ck_assert_str_eq(v->text, node->valuestring);
+        ck_assert_uint_eq(v->len, strlen(v->text));
+        break;
+    default:
+        ck_assert(v->type == KEEL_JARR ? cJSON_IsArray(node) : cJSON_IsObject(node));
+        ck_assert_uint_eq(v->len, (size_t)cJSON_GetArraySize(node));
+        for (const struct keel_jval *child = v->child; child != NULL; child = child->next, c = c->next)
+            same_tree(child, c);
+    }
+}
+
+/* Whole texts are read alike; of damaged ones cJSON takes whatever we take, and as the same. */
+START_TEST(reads_like_cjson)
+{
+    static char text[4 << 20];
+    struct keel_rng r;
+    keel_rng_seed(&r, 5);
+    for (int i = 0; i < 20000; i++) {
+        size_t n = random_json(&r, text, (int)keel_rng_below(&r, 4));
+        bool is_whole = i % 2 == 0;
+        for (uint64_t k = is_whole ? 0 : 1 + keel_rng_below(&r, 3); k > 0; k--)
+            text[keel_rng_below(&r, n)] = "\"\\{}[],:0x \x01\xE2"[keel_rng_below(&r, 13)];
+        const struct keel_jval *v = NULL;
+        const char *why = "";
+        keel_arena_reset(arena);
+        enum keel_status st = keel_json_parse(arena, text, n, &v, &why);
+        ck_assert_msg(st == KEEL_OK || !is_whole, "%.*s: %s", (int)n, text, why);
+        if (st != KEEL_OK)
+            continue;
+        cJSON *other = cJSON_ParseWithLength(text, n);
+        ck_assert_msg(other != NULL, "cJSON refuses %.*s", (int)n, text);
+        same_tree(v, other);
+        cJSON_Delete(other);
+    }
+}
+END_TEST
+
 START_TEST(utf8)
 {
     ck_assert(keel_utf8_valid("", 0));
@@ -391,6 +485,75 @@ START_TEST(writes_f64)
 }
 END_TEST
 
+/* Byte by byte, as it was before texts were looked at in words. */
+static size_t quote_slowly(const char *s, size_t n, char *to)
+{
+    char *p = to;
+    *p++ = '"';
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '"' || s[i] == '\\')
+            *p++ = '\\';
+        if ((unsigned char)s[i] < 0x20)
+            p += sprintf(p, s[i] == '\n' ? "\\n" : "\\u%04x", (unsigned)s[i]);
+        else if ((unsigned char)s[i] < 0x80)
+            *p++ = s[i];
+        else
+            p += sprintf(p, "\xEF\xBF\xBD");
+    }
+    *p++ = '"';
+    *p = '\0';
+    return (size_t)(p - to);
+}
+
+/* Every length up to 40, what has to be escaped at every place of it, as key and as value. */
+START_TEST(quotes_everywhere)
+{
+    static const char special[] = "\"\\\n\x01\x1F\x7F\x80\xFF !#[]";
+    char text[41], quoted[512], want[1200];
+    for (size_t n = 0; n <= 40; n++) {
+        for (size_t at = 0; at < n; at++) {
+            for (size_t k = 0; k < sizeof special - 1; k++) {
+                memset(text, 'z', n);
+                text[n] = '\0';
+                text[at] = special[k];
+                text[n - 1 - at] = special[(k + at) % (sizeof special - 1)];
+                quote_slowly(text, n, quoted);
+                snprintf(want, sizeof want, "{%s:%s}", quoted, quoted);
+                struct keel_json w;
+                keel_arena_reset(arena);
+                keel_json_init(&w, arena, 0);
+                keel_json_obj(&w, NULL);
+                keel_json_strn(&w, text, text, n);
+                keel_json_end(&w);
+                ck_assert_str_eq(keel_json_text(&w), want);
+            }
+        }
+    }
+}
+END_TEST
+
+/* Against printf: the digits before the place are those of the nearest multiple, which printf prints exactly. */
+START_TEST(fixed_like_printf)
+{
+    struct keel_rng r;
+    keel_rng_seed(&r, 12);
+    for (int i = 0; i < 200000; i++) {
+        int digits = (int)keel_rng_below(&r, 7);
+        double units = rint((keel_rng_f64(&r) - 0.5) * pow(10, (double)keel_rng_below(&r, 15)));
+        double v = units / pow(10, digits);
+        char want[64];
+        bool is_bad;
+        int n = snprintf(want, sizeof want, "%.*f", digits, v);
+        while (digits > 0 && want[n - 1] == '0')
+            n--;
+        n -= want[n - 1] == '.';
+        want[n] = '\0';
+        keel_arena_reset(arena);
+        ck_assert_str_eq(f64_text(v, digits, &is_bad), strcmp(want, "-0") == 0 ? "0" : want);
+    }
+}
+END_TEST
+
 START_TEST(writes_non_finite)
 {
     bool is_bad = false;
@@ -456,9 +619,12 @@ int main(void)
     tcase_add_test(tc, hostile_sizes);
     tcase_add_test(tc, tree);
     tcase_add_test(tc, threads);
+    tcase_add_test(tc, reads_like_cjson);
     tcase_add_test(tc, utf8);
     tcase_add_test(tc, writes);
     tcase_add_loop_test(tc, writes_f64, 0, KEEL_COUNT(f64_case));
+    tcase_add_test(tc, quotes_everywhere);
+    tcase_add_test(tc, fixed_like_printf);
     tcase_add_test(tc, writes_non_finite);
     tcase_add_test(tc, f64_reads_back);
     tcase_add_test_raise_signal(tc, member_without_name, 6); /* SIGABRT */
