@@ -8,6 +8,7 @@
  */
 #include "keel/record.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -111,10 +112,17 @@ static keel_i128 bound_units(double bound)
     return whole * KEEL_SCALE + (keel_i128)(rest < 0 ? rest - 0.5 : rest + 0.5);
 }
 
+/* So far from its bounds that no rounding of a double matters; nearly every figure is. */
+static bool is_well_inside(const struct keel_field *row, double v)
+{
+    double slack = 1e-12 * (fabs(v) + fabs(row->min) + fabs(row->max));
+    return v > row->min + slack && (row->max < row->min || v < row->max - slack);
+}
+
 static enum keel_status check_units(struct ctx *c, const struct path *p, const struct keel_field *row,
                                     keel_i128 v)
 {
-    if (!has_bounds(row))
+    if (!has_bounds(row) || is_well_inside(row, (double)v * 1e-9))
         return KEEL_OK;
     bool is_outside =
         v < bound_units(row->min) || (row->max >= row->min && v > bound_units(row->max));
@@ -453,8 +461,8 @@ static enum keel_status from_text(struct ctx *c, const struct path *p, const str
     switch (row->type) {
     case KEEL_BOOL:
         v->type = KEEL_JBOOL;
-        v->boolean = is_word(text, "true|1|yes|on");
-        if (!v->boolean && !is_word(text, "false|0|no|off"))
+        v->boolean = !is_word(text, "false|0|no|off"); /* what most defaults are */
+        if (v->boolean && !is_word(text, "true|1|yes|on"))
             return wrong_type(c, p, "true or false");
         *out = v;
         return KEEL_OK;
@@ -703,11 +711,20 @@ static bool is_same(const char *x, const char *y, size_t n, bool any_case)
     return true;
 }
 
+/* Names are short: a loop is done before strcspn has prepared itself. */
+static size_t name_length(const char *p)
+{
+    size_t n = 0;
+    while (p[n] != '\0' && p[n] != '|')
+        n++;
+    return n;
+}
+
 static int name_index(const char *names, const char *name, size_t len, bool any_case)
 {
     int index = 0;
     for (const char *p = names;; index++) {
-        size_t n = strcspn(p, "|");
+        size_t n = name_length(p);
         if (n == len && is_same(p, name, n, any_case))
             return index;
         if (p[n] == '\0')
@@ -725,13 +742,13 @@ int keel_enum_index(const char *names, const char *name, size_t len)
 const char *keel_enum_name(const struct keel_field *row, int value, char *buf, size_t cap)
 {
     const char *p = row->unit;
-    size_t n = strcspn(p, "|");
     keel_assert(value >= 0);
     for (int i = 0; i < value; i++) {
-        keel_assert(p[n] == '|');
-        p += n + 1;
-        n = strcspn(p, "|");
+        p = strchr(p, '|');
+        keel_assert(p != NULL);
+        p++;
     }
+    size_t n = name_length(p);
     keel_assert(n < cap);
     memcpy(buf, p, n);
     buf[n] = '\0';
