@@ -9,7 +9,7 @@
 
 enum { MAX_SEGMENTS = 16 };
 
-struct segment { const char *s; size_t n; };
+struct segment { const char *s; size_t n; bool has_slash; }; /* an escaped one */
 struct split { struct segment at[MAX_SEGMENTS]; size_t n; };
 
 static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
@@ -113,12 +113,13 @@ static bool split_path(struct keel_arena *a, const char *path, struct split *out
         if (out->n == MAX_SEGMENTS)
             return false;
         struct segment *seg = &out->at[out->n++];
-        *seg = (struct segment){path, n};
+        *seg = (struct segment){path, n, false};
         if (!is_plain(path, n)) {
             char *copy = keel_arena_strndup(a, path, n);
             if (!keel_unescape(copy, &seg->n))
                 return false;
             seg->s = copy;
+            seg->has_slash = memchr(copy, '/', seg->n) != NULL;
         }
         path += n;
     }
@@ -146,10 +147,13 @@ static bool match(const char *pattern, const struct split *path, unsigned *rank)
             r <<= 1;
             continue;
         }
-        if (strncmp(pattern, seg->s, seg->n) != 0 || (pattern[seg->n] != '/' && pattern[seg->n] != '\0'))
-            return false; /* most rows end here */
-        if (memchr(seg->s, '/', seg->n) != NULL)
-            return false; /* it was escaped, so it is inside a segment */
+        size_t same = 0; /* most rows end at the first letters: a call of strncmp would cost more */
+        while (same < seg->n && pattern[same] == seg->s[same])
+            same++;
+        if (same < seg->n || (pattern[same] != '/' && pattern[same] != '\0'))
+            return false;
+        if (seg->has_slash)
+            return false;
         r = r << 1 | 1;
         pattern += seg->n;
     }
@@ -167,10 +171,23 @@ static bool has_path(const struct keel_op *op)
     return op->on.kind == KEEL_ON_HTTP || op->on.kind == KEEL_ON_WS;
 }
 
-static void write_allow(unsigned seen, char *out)
+/* By the first letters of method and path: false for nearly all rows, at the price of two comparisons. */
+static bool may_match(const struct keel_op *op, const char *method, const struct split *path)
 {
+    const char *pattern = op->on.path + 1;
+
+    return op_method(op)[0] == method[0] && (*pattern == path->at[0].s[0] || is_param(pattern) || path->at[0].n == 0);
+}
+
+/* The methods that the path takes. */
+static void write_allow(const struct keel_rt *rt, const struct split *path, char *out)
+{
+    unsigned seen = 0, rank;
     size_t at = 0;
 
+    for (size_t i = 0; i < rt->n_ops; i++)
+        if (has_path(&rt->ops[i]) && match(rt->ops[i].on.path, path, &rank))
+            seen |= 1u << method_index(op_method(&rt->ops[i]));
     for (size_t i = 0; i < KEEL_COUNT(methods); i++) {
         if (!(seen & 1u << i))
             continue;
@@ -200,7 +217,7 @@ bool keel_route_find(struct keel_rt *rt, struct keel_arena *a, const char *metho
 {
     const char *want = strcmp(method, "HEAD") == 0 ? "GET" : method;
     const struct keel_op *best = NULL;
-    unsigned best_rank = 0, rank, seen = 0;
+    unsigned best_rank = 0, rank;
     struct split parts;
 
     memset(out, 0, sizeof *out);
@@ -208,16 +225,14 @@ bool keel_route_find(struct keel_rt *rt, struct keel_arena *a, const char *metho
         return false;
     for (size_t i = 0; i < rt->n_ops; i++) {
         const struct keel_op *op = &rt->ops[i];
-        if (!has_path(op) || !match(op->on.path, &parts, &rank))
-            continue;
-        seen |= 1u << method_index(op_method(op));
-        if (strcmp(op_method(op), want) == 0 && (best == NULL || rank > best_rank)) {
+        if (has_path(op) && may_match(op, want, &parts) && match(op->on.path, &parts, &rank) &&
+            strcmp(op_method(op), want) == 0 && (best == NULL || rank > best_rank)) {
             best = op;
             best_rank = rank;
         }
     }
     if (best == NULL) {
-        write_allow(seen, out->allow);
+        write_allow(rt, &parts, out->allow);
         return false;
     }
     out->op = best;
