@@ -149,6 +149,16 @@ char *keel_arena_strdup(struct keel_arena *a, const char *s)
     return keel_arena_strndup(a, s, strlen(s));
 }
 
+char *keel_arena_join(struct keel_arena *a, const char *x, const char *between, const char *y)
+{
+    size_t n = strlen(x), gap = strlen(between), m = strlen(y);
+    char *s = keel_arena_alloc(a, n + gap + m + 1);
+    memcpy(s, x, n);
+    memcpy(s + n, between, gap);
+    memcpy(s + n + gap, y, m);
+    return s;
+}
+
 char *keel_arena_printf(struct keel_arena *a, const char *fmt, ...)
 {
     va_list ap;

@@ -44,15 +44,19 @@ static uint64_t random_id(struct keel_calls *cs)
 void keel_trace_set(struct call *c, const char *text)
 {
     struct keel_calls *cs = c->pub.rt->calls;
-    char span[17] = {0};
+    char *p = c->hdr.traceparent;
     if (!keel_traceparent_parse(text, c->trace, c->flags)) {
         hex_u64(c->trace, random_id(cs));
         hex_u64(c->trace + 16, random_id(cs));
         c->trace[32] = '\0';
         memcpy(c->flags, "00", 3);
     }
-    hex_u64(span, random_id(cs));
-    snprintf(c->hdr.traceparent, sizeof c->hdr.traceparent, "00-%s-%s-%s", c->trace, span, c->flags);
+    memcpy(p, "00-", 3);
+    memcpy(p + 3, c->trace, 32);
+    p[35] = '-';
+    hex_u64(p + 36, random_id(cs));
+    p[52] = '-';
+    memcpy(p + 53, c->flags, 3);
 }
 
 const char *keel_trace_id(const struct keel_call *pub)
@@ -143,7 +147,7 @@ static const char *server_timing(struct keel_arena *a, int64_t ns)
 static void deliver(struct call *c, struct keel_arena *a, struct keel_answer *ans)
 {
     add_header(ans, "X-Trace-Id", keel_trace_id(&c->pub));
-    add_header(ans, "Server-Timing", server_timing(a, keel_mono_ns() - c->pub.start_ns));
+    add_header(ans, "Server-Timing", server_timing(a, c->answered_ns - c->pub.start_ns));
     keel_answer_fn *done = c->answer_fn;
     done(c->ctx, ans);
     c->rq = NULL;

@@ -226,12 +226,12 @@ static enum keel_status admit(struct call *c)
     uint32_t target = target_of(rt, op);
     if (op->flags & KEEL_PREBUILT)
         return KEEL_OK;
-    keel_lease_hold(rt, keel_mono_ns());
+    int64_t now = keel_mono_ns();
+    keel_lease_hold(rt, now);
     if (rt->draining && !c->internal) {
         rt->guard->refused(rt->guard_self, target, KEEL_OUT_REJECTED);
         return KEEL_DRAINING;
     }
-    int64_t now = keel_mono_ns();
     int64_t left = c->pub.deadline_ns == INT64_MAX || is_judged_afterwards(c) ? INT64_MAX : c->pub.deadline_ns - now;
     if (left <= 0 && !(op->flags & KEEL_MUST)) {
         rt->guard->refused(rt->guard_self, target, KEEL_OUT_CANCELLED);
@@ -312,12 +312,12 @@ static void settle_alternative(struct call *c, enum keel_outcome o, int64_t end_
     c->pub.rt->guard->settle(c->pub.rt->guard_self, c->alternative, o, end_ns - c->alternative.start_ns, end_ns);
 }
 
-static void settle_permit(struct call *c, enum keel_outcome o)
+static void settle_permit(struct call *c, enum keel_outcome o, int64_t now)
 {
     struct keel_rt *rt = c->pub.rt;
     if (!c->has_permit)
         return;
-    int64_t now = keel_mono_ns(), took = (c->answered ? c->answered_ns : now) - c->pub.start_ns;
+    int64_t took = (c->answered ? c->answered_ns : now) - c->pub.start_ns;
     c->has_permit = false;
     rt->guard->settle(rt->guard_self, c->permit, o, took, now);
     settle_alternative(c, o, now);
@@ -377,7 +377,8 @@ static void finish(struct call *c, enum keel_status st)
     else
         keel_call_release(c);
     keel_call_answer(c, st);
-    settle_permit(c, outcome_of(c, st, keel_mono_ns()));
+    int64_t now = keel_mono_ns();
+    settle_permit(c, outcome_of(c, st, now), now);
     if (c->entry != NULL)
         end_job(c, st);
     log_failure(c, st);
@@ -396,8 +397,9 @@ static void abandon(struct call *c, enum keel_status st)
     c->members = NULL;
     keel_call_answer(c, st);
     log_failure(c, st);
+    int64_t now = keel_mono_ns();
     if (st != KEEL_TIMEOUT)
-        settle_permit(c, outcome_of(c, st, keel_mono_ns()));
+        settle_permit(c, outcome_of(c, st, now), now);
     if (c->phase == PARKED)
         keel_key_give(c);
     if (c->has_permit)
@@ -409,7 +411,8 @@ static void abandon(struct call *c, enum keel_status st)
 /* What held an abandoned call has come back. */
 static void drop(struct call *c)
 {
-    settle_permit(c, late_outcome(c, keel_mono_ns()));
+    int64_t now = keel_mono_ns();
+    settle_permit(c, late_outcome(c, now), now);
     if (c->entry != NULL)
         end_job(c, KEEL_DRAINING); /* a job has no deadline */
     keel_key_give(c);
@@ -427,7 +430,7 @@ static void expire_committed(struct call *c)
 {
     struct keel_rt *rt = c->pub.rt;
     if (c->late) { /* the permit's time is over, too */
-        settle_permit(c, KEEL_OUT_TIMEOUT);
+        settle_permit(c, KEEL_OUT_TIMEOUT, keel_mono_ns());
         return;
     }
     keel_log(KEEL_LOG_WARN, "answered_unknown", "op=%s trace_id=%s", c->pub.op->id, keel_trace_id(&c->pub));
@@ -440,7 +443,7 @@ static void expire(struct keel_tick *t)
 {
     struct call *c = (struct call *)((char *)t - offsetof(struct call, deadline));
     if (c->abandoned) {
-        settle_permit(c, KEEL_OUT_TIMEOUT);
+        settle_permit(c, KEEL_OUT_TIMEOUT, keel_mono_ns());
         if (c->phase == PARKED)
             slot_give(c);
         return;

@@ -26,7 +26,7 @@ void keel_key_set(struct call *c)
     if (f->type == KEEL_STR) {
         const char *text;
         memcpy(&text, base + f->at, sizeof text);
-        c->key = keel_arena_printf(c->pub.arena, "%s=%s", op->key, text);
+        c->key = keel_arena_join(c->pub.arena, op->key, "=", text);
     } else if (f->type == KEEL_ENUM) {
         int value;
         memcpy(&value, base + f->at, sizeof value);

@@ -348,7 +348,7 @@ static enum keel_status check_supplied(struct keel_call *c, const struct risk_ch
                                             : r.exposure;
         risk_limit_check(l, f, &check);
         if (!check.ok)
-            put_breach(&c->out, keel_arena_printf(c->arena, "supplied-%s", l->id), name_of(&type_row, (int)l->type), f,
+            put_breach(&c->out, keel_arena_join(c->arena, "supplied", "-", l->id), name_of(&type_row, (int)l->type), f,
                        (struct risk_figure){l->value, true}, "CRITICAL");
     }
     keel_json_end(&c->out);

@@ -22,6 +22,8 @@ void *keel_arena_alloc(struct keel_arena *a, size_t size);
 void *keel_arena_array(struct keel_arena *a, size_t n, size_t size);
 char *keel_arena_strndup(struct keel_arena *a, const char *s, size_t n);
 char *keel_arena_strdup(struct keel_arena *a, const char *s);
+/* x, between and y as one text. */
+char *keel_arena_join(struct keel_arena *a, const char *x, const char *between, const char *y);
 char *keel_arena_printf(struct keel_arena *a, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 char *keel_arena_vprintf(struct keel_arena *a, const char *fmt, va_list ap)
