@@ -29,6 +29,7 @@
 #endif
 
 #define ALIGN ((size_t)16)
+#define SMALL ((size_t)128)
 #define LEAST_CHUNK ((size_t)256)
 #define MOST_BYTES (SIZE_MAX / 4)
 
@@ -127,8 +128,13 @@ void *keel_arena_alloc(struct keel_arena *a, size_t size)
     }
     unsigned char *p = chunk_data(a->last) + a->last->used;
     a->last->used += need;
-    ASAN_UNPOISON_MEMORY_REGION(p, size);
-    return memset(p, 0, size);
+    ASAN_UNPOISON_MEMORY_REGION(p, need);
+    if (need > SMALL)
+        memset(p, 0, need);
+    for (size_t i = 0; need <= SMALL && i < need; i += ALIGN) /* most blocks: a call would cost more */
+        memset(p + i, 0, ALIGN);
+    ASAN_POISON_MEMORY_REGION(p + size, need - size);
+    return p;
 }
 
 void *keel_arena_array(struct keel_arena *a, size_t n, size_t size)
