@@ -39,10 +39,16 @@ enum {
     ARENA_BYTES = 2048,
     BULK_SLICE_NS = 200000,    /* of a turn of the loop for calls that are not urgent, and at least one of them */
     SPARE_ARENAS = 64,
+    N_KEPT = 64,               /* responses for use again ... */
+    MAX_KEPT = 4096,           /* ... the largest body of one ... */
+    KEPT_VALUE = 48,           /* ... and room for the value of a header that changes */
     N_PREBUILT = 3
 };
 
 enum phase { PHASE_HEADER, PHASE_BODY, PHASE_ANSWER, PHASE_IDLE, PHASE_CUT, PHASE_UPGRADED };
+
+/* The headers that are looked at for every request; one walk over all there are finds them. */
+enum known { HOST, ORIGIN, AUTHORIZATION, CONTENT_TYPE, TRACEPARENT, X_DEADLINE_MS, N_KNOWN };
 
 struct connection {
     struct connection *prev, *next;
@@ -58,12 +64,14 @@ struct connection {
     int64_t came_ns;           /* of the request in hand, once it is whole */
     /* the request in hand */
     struct keel_arena *arena;  /* NULL between requests */
+    const char *known[N_KNOWN]; /* its headers of which the server has to know, NULL: absent */
     const struct keel_op *op;
     struct keel_request request;
     char *body;
     size_t body_len, body_cap, body_max, seen;
     struct MHD_Response *response;
-    bool is_shared;            /* response is one of the prebuilt */
+    bool is_shared;            /* response is one of the prebuilt or kept */
+    struct kept *kept;         /* its response is of this request until that has ended */
     bool closes;               /* where this request ends cannot be trusted, or is not waited for */
     unsigned code;
     struct keel_ws *ws;        /* of an upgrade, until the socket is handed over */
@@ -74,6 +82,18 @@ struct connection {
 struct prebuilt {
     const struct keel_op *op;
     struct { struct MHD_Response *response; uint64_t version; int64_t date_s; unsigned code; } as[2];
+};
+
+/*
+ * The response to a call that has ended. To make one takes the server twenty allocations, most of them for headers that
+ * every answer has; so the next answer as long takes it over, with its own body, trace and timing in it.
+ */
+struct kept {
+    struct MHD_Response *response; /* NULL: none yet */
+    char *body;
+    size_t len;
+    char date[KEPT_VALUE], trace_id[KEPT_VALUE], timing[KEPT_VALUE]; /* of its headers; "" in a new one */
+    bool is_used;
 };
 
 struct keel_http {
@@ -94,6 +114,7 @@ struct keel_http {
     struct keel_arena *arenas[SPARE_ARENAS];
     size_t n_arenas;
     struct prebuilt prebuilt[N_PREBUILT];
+    struct kept kept[N_KEPT];  /* by the length of the body */
     /* when what this turn of the loop reads had arrived at the latest: see Tracker in system.md 3 */
     int64_t prepare_ns, turn_ns, arrived_ns;
     struct connection *deferred, **last_deferred; /* in the order they came */
@@ -209,9 +230,24 @@ static void on_prepare(uv_prepare_t *prepare)
 
 /* ---- connections ---- */
 
+/* N_KNOWN: none of them. */
+static enum known known_header(const char *name, size_t len)
+{
+    static const struct { const char *name; size_t len; } names[N_KNOWN] = {
+        [HOST] = {"Host", 4}, [ORIGIN] = {"Origin", 6}, [AUTHORIZATION] = {"Authorization", 13},
+        [CONTENT_TYPE] = {"Content-Type", 12}, [TRACEPARENT] = {"traceparent", 11}, [X_DEADLINE_MS] = {"X-Deadline-Ms", 13}};
+    size_t i = 0;
+
+    while (i < N_KNOWN && (names[i].len != len || strcasecmp(names[i].name, name) != 0))
+        i++;
+    return (enum known)i;
+}
+
 static const char *header(struct connection *c, const char *name)
 {
-    return MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name);
+    enum known known = known_header(name, strlen(name));
+
+    return known < N_KNOWN ? c->known[known] : MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name);
 }
 
 static struct connection *connection_of(struct MHD_Connection *mhd)
@@ -242,6 +278,13 @@ static void drop_response(struct connection *c)
     c->is_shared = false;
 }
 
+static void release_kept(struct connection *c)
+{
+    if (c->kept != NULL)
+        c->kept->is_used = false;
+    c->kept = NULL;
+}
+
 static void end_request(struct connection *c)
 {
     struct keel_http *h = c->h;
@@ -253,6 +296,7 @@ static void end_request(struct connection *c)
         keel_ws_refused(c->ws); /* the client left before its upgrade */
     c->ws = NULL;
     drop_response(c);
+    release_kept(c);
     keel_free(c->body);
     if (h->n_arenas < SPARE_ARENAS) {
         keel_arena_reset(c->arena);
@@ -401,14 +445,89 @@ static struct MHD_Response *make_response(const struct keel_http *h, const struc
     return r;
 }
 
+/* The headers that every call's answer has, in its order; those that change come last. */
+enum { TRACE_ID = 2, TIMING, N_USUAL };
+
+static const struct keel_param usual[N_USUAL] = {
+    {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}, {"X-Trace-Id", NULL}, {"Server-Timing", NULL}};
+
+/* JSON with no other header. */
+static bool is_usual(const struct keel_answer *answer)
+{
+    if (answer->n_headers != N_USUAL || (answer->type != NULL && strcmp(answer->type, "application/json") != 0))
+        return false;
+    for (size_t i = 0; i < N_USUAL; i++) {
+        const struct keel_param *is = &answer->headers[i];
+        bool fits = i < TRACE_ID ? strcmp(is->value, usual[i].value) == 0 : strlen(is->value) < KEPT_VALUE;
+        if (!fits || strcmp(is->name, usual[i].name) != 0)
+            return false;
+    }
+    return true;
+}
+
+static void drop_kept(struct kept *k)
+{
+    if (k->response != NULL)
+        MHD_destroy_response(k->response);
+    keel_free(k->body);
+    *k = (struct kept){0};
+}
+
+/* noted: the value that the response has. */
+static void replace_header(struct MHD_Response *r, const char *name, char noted[KEPT_VALUE], const char *value)
+{
+    if (strcmp(noted, value) == 0)
+        return;
+    if (*noted != '\0')
+        MHD_del_response_header(r, name, noted);
+    MHD_add_response_header(r, name, value);
+    memcpy(noted, value, strlen(value) + 1);
+}
+
+/* A new one has the headers that never change. */
+static void renew_kept(struct kept *k, const struct keel_answer *answer)
+{
+    drop_kept(k);
+    k->len = answer->len;
+    k->body = keel_alloc(k->len + 1, 1);
+    k->response = MHD_create_response_from_buffer(k->len, k->body, MHD_RESPMEM_PERSISTENT);
+    keel_assert(k->response != NULL);
+    MHD_add_response_header(k->response, "Content-Type", "application/json");
+    for (size_t i = 0; i < TRACE_ID; i++)
+        MHD_add_response_header(k->response, answer->headers[i].name, answer->headers[i].value);
+}
+
+/* false: the answer is not of the usual kind, or another request's is in its place. */
+static bool use_kept(struct connection *c, const struct keel_answer *answer)
+{
+    struct kept *k = &c->h->kept[answer->len % N_KEPT];
+
+    if (k->is_used || answer->len > MAX_KEPT || is_closing(c) || !is_usual(answer))
+        return false;
+    if (k->response == NULL || k->len != answer->len)
+        renew_kept(k, answer);
+    memcpy(k->body, answer->body, k->len);
+    replace_header(k->response, "Date", k->date, c->h->date);
+    replace_header(k->response, "X-Trace-Id", k->trace_id, answer->headers[TRACE_ID].value);
+    replace_header(k->response, "Server-Timing", k->timing, answer->headers[TIMING].value);
+    k->is_used = true;
+    c->kept = k;
+    c->response = k->response;
+    c->is_shared = true;
+    return true;
+}
+
 static void set_answer(struct connection *c, const struct keel_answer *answer)
 {
-    struct keel_answer kept = *answer;
+    struct keel_answer own = *answer;
 
     drop_response(c);
-    kept.body = keel_arena_strndup(c->arena, answer->body, answer->len); /* the request's memory outlives its answer */
-    c->response = make_response(c->h, &kept, MHD_RESPMEM_PERSISTENT, is_closing(c));
+    release_kept(c);
     c->code = (unsigned)answer->http;
+    if (use_kept(c, answer))
+        return;
+    own.body = keel_arena_strndup(c->arena, answer->body, answer->len); /* the request's memory outlives its answer */
+    c->response = make_response(c->h, &own, MHD_RESPMEM_PERSISTENT, is_closing(c));
 }
 
 /* ---- the upgrade of a WebSocket row ---- */
@@ -682,14 +801,13 @@ static const char *offered_token(struct connection *c)
 
 static void check_access(struct connection *c, bool has_body)
 {
-    const char *why = NULL, *authorization = header(c, "Authorization");
+    const char *why = NULL, *authorization = c->known[AUTHORIZATION];
 
     if (authorization == NULL && c->op->on.kind == KEEL_ON_WS)
         authorization = offered_token(c);
 
-    enum keel_status st = keel_authorize(c->h->rt, c->op, c->request.method, authorization,
-                                         header(c, "Host"), header(c, "Origin"), header(c, "Content-Type"), has_body,
-                                         &c->request.scope, &why);
+    enum keel_status st = keel_authorize(c->h->rt, c->op, c->request.method, authorization, c->known[HOST],
+                                         c->known[ORIGIN], c->known[CONTENT_TYPE], has_body, &c->request.scope, &why);
 
     if (st == KEEL_UNAUTHORIZED)
         refuse(c, st, NULL, why, "WWW-Authenticate", "Bearer");
@@ -743,21 +861,27 @@ static void look_at_header(struct connection *c, const char *path, bool has_body
 }
 
 /* What says where the body ends; two opinions on that are how requests are smuggled past a proxy. */
-struct framing { int lengths, encodings, hosts; bool is_chunked; unsigned long long declared; };
+struct framing { struct connection *c; int lengths, encodings, hosts; bool is_chunked; unsigned long long declared; };
 
-static enum MHD_Result on_framing(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+/* Of a header that comes twice the first counts, as for the server. */
+static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t len, const char *value,
+                                 size_t value_len)
 {
     struct framing *f = cls;
+    enum known known = known_header(name, len);
 
     (void)kind;
-    if (strcasecmp(name, "Content-Length") == 0) {
+    (void)value_len;
+    if (known < N_KNOWN) {
+        f->hosts += known == HOST;
+        if (f->c->known[known] == NULL)
+            f->c->known[known] = value;
+    } else if (len == 14 && strcasecmp(name, "Content-Length") == 0) {
         f->lengths++;
         f->declared = strtoull(value, NULL, 10);
-    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+    } else if (len == 17 && strcasecmp(name, "Transfer-Encoding") == 0) {
         f->encodings++;
         f->is_chunked = strcasecmp(value, "chunked") == 0;
-    } else if (strcasecmp(name, "Host") == 0) {
-        f->hosts++;
     }
     return MHD_YES;
 }
@@ -787,7 +911,7 @@ static const char *too_big(struct connection *c)
 
 static enum MHD_Result begin_request(struct connection *c, const char *path, const char *method)
 {
-    struct framing f = {0};
+    struct framing f = {.c = c};
 
     enter(c, PHASE_BODY);
     c->h->n_requests++;
@@ -798,7 +922,8 @@ static enum MHD_Result begin_request(struct connection *c, const char *path, con
     c->request = (struct keel_request){
         .method = keel_arena_strdup(c->arena, method), .path = keel_arena_strdup(c->arena, path),
         .header = request_header, .ctx = c, .scope = KEEL_SCOPE_READ};
-    MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, on_framing, &f);
+    memset(c->known, 0, sizeof c->known);
+    MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, on_header, &f);
     if (!is_framed(&f))
         return refuse_now(c, KEEL_INVALID, "bad_framing",
                           "one Host, and at most one of Content-Length and Transfer-Encoding: chunked");
@@ -1158,6 +1283,8 @@ void keel_http_close(struct keel_rt *rt)
     for (size_t i = 0; i < KEEL_COUNT(handles); i++)
         uv_close(handles[i], on_closed);
     MHD_stop_daemon(h->daemon);
+    for (size_t i = 0; i < N_KEPT; i++)
+        drop_kept(&h->kept[i]);
     for (size_t i = 0; i < N_PREBUILT; i++)
         for (size_t k = 0; k < 2; k++)
             if (h->prebuilt[i].as[k].response != NULL)
