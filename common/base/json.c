@@ -499,18 +499,22 @@ void keel_json_init(struct keel_json *w, struct keel_arena *a, size_t cap)
     *w = (struct keel_json){.a = a, .buf = keel_arena_alloc(a, room), .cap = room};
 }
 
-/* Makes room for n more bytes and the NUL, and returns where they go. */
-static char *room_for(struct keel_json *w, size_t n)
+static void grow(struct keel_json *w, size_t n)
 {
-    if (n >= w->cap - w->len) {
-        size_t cap = w->cap;
-        while (n >= cap - w->len)
-            cap *= 2;
-        char *buf = keel_arena_alloc(w->a, cap);
-        memcpy(buf, w->buf, w->len);
-        w->buf = buf;
-        w->cap = cap;
-    }
+    size_t cap = w->cap;
+    while (n >= cap - w->len)
+        cap *= 2;
+    char *buf = keel_arena_alloc(w->a, cap);
+    memcpy(buf, w->buf, w->len);
+    w->buf = buf;
+    w->cap = cap;
+}
+
+/* Makes room for n more bytes and the NUL, and returns where they go. */
+static inline char *room_for(struct keel_json *w, size_t n)
+{
+    if (n >= w->cap - w->len)
+        grow(w, n);
     return w->buf + w->len;
 }
 
