@@ -37,6 +37,7 @@ enum {
     SWEEP_MS = 250,
     MAX_RUNS = 8,
     ARENA_BYTES = 2048,
+    LAST_BYTES = 512,          /* texts of the last route, of a usual path */
     BULK_SLICE_NS = 200000,    /* of a turn of the loop for calls that are not urgent, and at least one of them */
     SPARE_ARENAS = 64,
     N_KEPT = 64,               /* responses for use again ... */
@@ -46,6 +47,15 @@ enum {
 };
 
 enum phase { PHASE_HEADER, PHASE_BODY, PHASE_ANSWER, PHASE_IDLE, PHASE_CUT, PHASE_UPGRADED };
+
+/* Clients ask for the same again and again: the row that a connection's last method and path led to. */
+struct last_route {
+    struct keel_arena *arena;  /* of the texts; NULL: there is none yet */
+    const char *method, *path; /* path NULL: led to no row */
+    const struct keel_op *op;
+    const struct keel_param *params;
+    size_t n_params;
+};
 
 /* The headers that are looked at for every request; one walk over all there are finds them. */
 enum known { HOST, ORIGIN, AUTHORIZATION, CONTENT_TYPE, TRACEPARENT, X_DEADLINE_MS, N_KNOWN };
@@ -62,6 +72,7 @@ struct connection {
     bool is_deferred;          /* suspended, the call is still to be made */
     struct connection *next_deferred;
     int64_t came_ns;           /* of the request in hand, once it is whole */
+    struct last_route last;
     /* the request in hand */
     struct keel_arena *arena;  /* NULL between requests */
     const char *known[N_KNOWN]; /* its headers of which the server has to know, NULL: absent */
@@ -345,6 +356,7 @@ static void close_connection(struct connection *c)
     if (c->next != NULL)
         c->next->prev = c->prev;
     h->n_connections--;
+    keel_arena_free(c->last.arena);
     /* After its limit or for want of descriptors the server listens again only at the start of a later run. */
     h->again = true;
     keel_free(c);
@@ -745,6 +757,31 @@ static bool is_well_escaped(struct keel_arena *a, const char *path, size_t len)
     return plain == len || keel_unescape(keel_arena_strndup(a, path, len), &len);
 }
 
+/* Emptied: what it led to is forgotten. */
+static struct keel_arena *arena_of_last(struct connection *c)
+{
+    struct keel_arena *a = c->last.arena;
+
+    if (a == NULL)
+        a = keel_arena_new(LAST_BYTES);
+    else
+        keel_arena_reset(a);
+    c->last = (struct last_route){.arena = a};
+    return a;
+}
+
+static void keep_route(struct last_route *last, const struct keel_request *rq, const struct keel_route *route)
+{
+    struct keel_param *params = keel_arena_array(last->arena, route->n_params, sizeof *params);
+
+    memcpy(params, route->params, route->n_params * sizeof *params);
+    last->method = keel_arena_strdup(last->arena, rq->method);
+    last->path = keel_arena_strdup(last->arena, rq->path);
+    last->op = route->op;
+    last->params = params;
+    last->n_params = route->n_params;
+}
+
 /* The path's row, or the refusal is set. */
 static const struct keel_op *find_op(struct connection *c, const char *path)
 {
@@ -760,13 +797,8 @@ static const struct keel_op *find_op(struct connection *c, const char *path)
                NULL, NULL);
         return NULL;
     }
-    if (keel_route_find(c->h->rt, c->arena, c->request.method, path, &route)) {
-        c->request.n_params = route.n_params;
-        if (route.n_params > 0) {
-            struct keel_param *params = keel_arena_array(c->arena, route.n_params, sizeof *params);
-            memcpy(params, route.params, route.n_params * sizeof *params);
-            c->request.params = params;
-        }
+    if (keel_route_find(c->h->rt, arena_of_last(c), c->request.method, path, &route)) {
+        keep_route(&c->last, &c->request, &route);
         return route.op;
     }
     if (route.allow[0] != '\0')
@@ -837,9 +869,14 @@ static void check_upgrade(struct connection *c)
 /* Sets c->op, and c->response when the header is enough to know the answer. */
 static void look_at_header(struct connection *c, const char *path, bool has_body)
 {
-    c->op = find_op(c, path);
+    struct last_route *last = &c->last;
+    bool is_same = last->path != NULL && strcmp(last->path, path) == 0 && strcmp(last->method, c->request.method) == 0;
+
+    c->op = is_same ? last->op : find_op(c, path);
     if (c->op == NULL)
         return;
+    c->request.params = last->params;
+    c->request.n_params = last->n_params;
     if ((c->op->flags & KEEL_PREBUILT) && !has_body && use_prebuilt(c))
         return;
     if (c->over) {
