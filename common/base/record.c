@@ -520,7 +520,7 @@ static enum keel_status finish(struct ctx *c, const struct path *up, const struc
 const struct keel_field *keel_field_find(const struct keel_fields *f, const char *name)
 {
     for (size_t i = 0; i < f->n; i++) {
-        if (f->rows[i].type != KEEL_REST && strcmp(f->rows[i].name, name) == 0)
+        if (f->rows[i].name[0] == name[0] && f->rows[i].type != KEEL_REST && strcmp(f->rows[i].name, name) == 0)
             return &f->rows[i];
     }
     return NULL;

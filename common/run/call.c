@@ -376,8 +376,9 @@ static void finish(struct call *c, enum keel_status st)
         keel_call_send(c);
     else
         keel_call_release(c);
+    bool was_answered = c->answered;
     keel_call_answer(c, st);
-    int64_t now = keel_mono_ns();
+    int64_t now = was_answered ? keel_mono_ns() : c->answered_ns;
     settle_permit(c, outcome_of(c, st, now), now);
     if (c->entry != NULL)
         end_job(c, st);
