@@ -548,20 +548,55 @@ static char *put_special(char *p, const char *s, size_t n, size_t *used)
     return p + (step > 0 ? step : 3);
 }
 
-/* Room that s in quotes takes at most; plain: of its first bytes. */
-static size_t most_quoted(size_t n, size_t plain)
+#define SHORT 64 /* up to here room is made for the worst case */
+
+/* Room that s in quotes takes at most. */
+static size_t most_quoted(const char *s, size_t n)
 {
+    size_t plain = n > SHORT ? plain_length(s, n) : 0;
     return plain + (n - plain) * 6 + 2;
 }
 
-static char *put_quoted(char *p, const char *s, size_t n, size_t plain)
+/*
+ * Copies s up to what is not plain, in words; returns how many bytes that is, at most the bytes before the word that has
+ * it. to has room for all n.
+ */
+static size_t copy_plain(char *to, const char *s, size_t n)
 {
-    size_t used;
+    uint64_t x;
+    uint32_t half[2];
+    size_t i = 0;
+    if (n >= sizeof x) {
+        for (; n - i >= sizeof x; i += sizeof x) {
+            memcpy(&x, s + i, sizeof x);
+            memcpy(to + i, &x, sizeof x);
+            if (!are_plain(x))
+                return i;
+        }
+        memcpy(&x, s + n - sizeof x, sizeof x);
+        memcpy(to + n - sizeof x, &x, sizeof x);
+        return are_plain(x) ? n : i;
+    }
+    if (n >= sizeof half[0]) {
+        memcpy(&half[0], s, sizeof half[0]);
+        memcpy(&half[1], s + n - sizeof half[1], sizeof half[1]);
+        memcpy(to, &half[0], sizeof half[0]);
+        memcpy(to + n - sizeof half[1], &half[1], sizeof half[1]);
+        return are_plain((uint64_t)half[0] << 32 | half[1]) ? n : 0;
+    }
+    for (; i < n && is_plain((unsigned char)s[i]); i++)
+        to[i] = s[i];
+    return i;
+}
+
+static char *put_quoted(char *p, const char *s, size_t n)
+{
+    size_t i, used;
 
     *p++ = '"';
-    memcpy(p, s, plain); /* nearly always all of it */
-    p += plain;
-    for (size_t i = plain; i < n;) {
+    i = copy_plain(p, s, n); /* nearly always all of it */
+    p += i;
+    while (i < n) {
         if (is_plain((unsigned char)s[i])) {
             *p++ = s[i++];
         } else {
@@ -577,15 +612,15 @@ static char *put_quoted(char *p, const char *s, size_t n, size_t plain)
 static char *begin_value(struct keel_json *w, const char *key, size_t n)
 {
     uint64_t bit = UINT64_C(1) << w->depth;
-    size_t len = key != NULL ? strlen(key) : 0, plain = plain_length(key, len);
+    size_t len = key != NULL ? strlen(key) : 0;
     keel_assert((key != NULL) == ((w->is_object & bit) != 0));
     keel_assert(w->depth > 0 || w->len == 0);
-    char *p = room_for(w, most_quoted(len, plain) + 2 + n);
+    char *p = room_for(w, most_quoted(key, len) + 2 + n);
     if ((w->has_member & bit) != 0)
         *p++ = ',';
     w->has_member |= bit;
     if (key != NULL) {
-        p = put_quoted(p, key, len, plain);
+        p = put_quoted(p, key, len);
         *p++ = ':';
     }
     return p;
@@ -644,9 +679,8 @@ void keel_json_str(struct keel_json *w, const char *key, const char *s)
 
 void keel_json_strn(struct keel_json *w, const char *key, const char *s, size_t n)
 {
-    size_t plain = plain_length(s, n);
-    char *p = begin_value(w, key, most_quoted(n, plain));
-    end_value(w, put_quoted(p, s, n, plain));
+    char *p = begin_value(w, key, most_quoted(s, n));
+    end_value(w, put_quoted(p, s, n));
 }
 
 void keel_json_i64(struct keel_json *w, const char *key, int64_t v)

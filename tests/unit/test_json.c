@@ -316,7 +316,8 @@ static size_t random_text(struct keel_rng *r, char *to)
 
 static size_t random_json(struct keel_rng *r, char *to, int deep)
 {
-    static const char *const scalars[] = {"true", "false", "null", " 0", "-12.50 ", "\t1e5", "61659.7", "123456789012345"};
+    static const char *const scalars[] = {"true", "false", "null", " 0", "-12.50 ", "\t1e5", "61659.7",
+                                          "123456789012345"};
     uint64_t kind = keel_rng_below(r, deep > 0 ? 5 : 2), members = keel_rng_below(r, 20);
     size_t n = 0;
     if (kind == 0)

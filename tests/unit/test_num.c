@@ -235,7 +235,8 @@ START_TEST(same_as_slowly)
     keel_rng_seed(&r, 7);
     for (int i = 0; i < 300000; i++) {
         /* At most 2^120, so that reading slowly does not overflow; in half of them the last digits are zeros. */
-        keel_i128 v = ((keel_i128)keel_rng_u64(&r) << 56 | (keel_i128)(keel_rng_u64(&r) >> 8)) >> keel_rng_below(&r, 120);
+        keel_i128 v = (keel_i128)keel_rng_u64(&r) << 56 | (keel_i128)(keel_rng_u64(&r) >> 8);
+        v >>= keel_rng_below(&r, 120);
         if (i % 2 == 0)
             v -= v % (int64_t)pow(10, (double)keel_rng_below(&r, 18));
         v = keel_rng_below(&r, 2) == 0 ? v : -v;
