@@ -369,7 +369,7 @@ START_TEST(reads_like_cjson)
     static char text[4 << 20];
     struct keel_rng r;
     keel_rng_seed(&r, 5);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 3000; i++) {
         size_t n = random_json(&r, text, (int)keel_rng_below(&r, 4));
         bool is_whole = i % 2 == 0;
         for (uint64_t k = is_whole ? 0 : 1 + keel_rng_below(&r, 3); k > 0; k--)
@@ -538,7 +538,7 @@ START_TEST(fixed_like_printf)
 {
     struct keel_rng r;
     keel_rng_seed(&r, 12);
-    for (int i = 0; i < 200000; i++) {
+    for (int i = 0; i < 50000; i++) {
         int digits = (int)keel_rng_below(&r, 7);
         double units = rint((keel_rng_f64(&r) - 0.5) * pow(10, (double)keel_rng_below(&r, 15)));
         double v = units / pow(10, digits);
