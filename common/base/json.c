@@ -558,8 +558,8 @@ static size_t most_quoted(const char *s, size_t n)
 }
 
 /*
- * Copies s up to what is not plain, in words; returns how many bytes that is, at most the bytes before the word that has
- * it. to has room for all n.
+ * Copies s up to what is not plain, in words; returns how many bytes that is, perhaps only those before the word that
+ * has it. There is room for all n.
  */
 static size_t copy_plain(char *to, const char *s, size_t n)
 {

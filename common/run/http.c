@@ -246,7 +246,8 @@ static enum known known_header(const char *name, size_t len)
 {
     static const struct { const char *name; size_t len; } names[N_KNOWN] = {
         [HOST] = {"Host", 4}, [ORIGIN] = {"Origin", 6}, [AUTHORIZATION] = {"Authorization", 13},
-        [CONTENT_TYPE] = {"Content-Type", 12}, [TRACEPARENT] = {"traceparent", 11}, [X_DEADLINE_MS] = {"X-Deadline-Ms", 13}};
+        [CONTENT_TYPE] = {"Content-Type", 12}, [TRACEPARENT] = {"traceparent", 11},
+        [X_DEADLINE_MS] = {"X-Deadline-Ms", 13}};
     size_t i = 0;
 
     while (i < N_KNOWN && (names[i].len != len || strcasecmp(names[i].name, name) != 0))
@@ -461,7 +462,8 @@ static struct MHD_Response *make_response(const struct keel_http *h, const struc
 enum { TRACE_ID = 2, TIMING, N_USUAL };
 
 static const struct keel_param usual[N_USUAL] = {
-    {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}, {"X-Trace-Id", NULL}, {"Server-Timing", NULL}};
+    {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}, [TRACE_ID] = {"X-Trace-Id", NULL},
+    [TIMING] = {"Server-Timing", NULL}};
 
 /* JSON with no other header. */
 static bool is_usual(const struct keel_answer *answer)

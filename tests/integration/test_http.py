@@ -1,5 +1,6 @@
 """Regressions of the server library's pitfalls: the listen socket at the limit, answers that wait, pipelining, stopping while
 connections wait, slow clients, and memory limits. One engine, and a peer of ours that can be slow."""
+import http.client
 import json
 import os
 import select
@@ -113,6 +114,33 @@ class Http(unittest.TestCase):
             s.sendall(b"".join(get(p) for p in paths))
             got = [status for status, _ in read_answers(s, len(paths))]
         self.assertEqual(got, [200, 404, 200, 404, 200] * 4)
+
+    def test_each_answer_is_its_own(self):
+        """Answers as long as one another, on connections that ask at the same time: own body, trace and row each."""
+        risk = Engine("risk", Folder(self).path, "", {}, ()).start()
+        self.addCleanup(risk.stop)
+        connections = [http.client.HTTPConnection("127.0.0.1", risk.port, timeout=60) for _ in range(4)]
+        for turn in range(50):
+            names = [f"p{turn:03}{i}" if turn % 5 else "same" for i in range(len(connections))]
+            traces = [f"{turn + 1:016x}{i + 1:016x}" for i in range(len(connections))]
+            for c, name, trace in zip(connections, names, traces):
+                body = {"portfolio_value": 100000, "positions": [{"symbol": "BTCUSDT", "market_value": 100}]}
+                c.request("POST", f"/risk/critical-check/{name}", json.dumps(body), {
+                    "Content-Type": "application/json", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+            for c, name, trace in zip(connections, names, traces):
+                got = c.getresponse()
+                headers, body = got.getheaders(), json.loads(got.read())
+                self.assertEqual((got.status, body["portfolio_id"]), (200, name))
+                self.assertEqual([v for k, v in headers if k == "X-Trace-Id"], [trace])
+                self.assertEqual(sorted(k for k, _ in headers), [
+                    "Cache-Control", "Content-Length", "Content-Type", "Date", "Server-Timing",
+                    "X-Content-Type-Options", "X-Trace-Id"])
+            other = connections[turn % 4]
+            other.request("GET", "/risk/critical-check/same" if turn % 2 else "/no/such")
+            got = other.getresponse()
+            self.assertEqual((got.status, len(got.read()) > 0), (405 if turn % 2 else 404, True))
+        for c in connections:
+            c.close()
 
     def test_answers_that_wait_do_not_hold_others(self):
         """64 orders wait for a peer that says nothing; the engine answers others meanwhile, and all of them in the end."""
