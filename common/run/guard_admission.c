@@ -58,7 +58,9 @@ void keel_gate_open(struct hybrid *g)
             t->gate.aimd = keel_alloc(1, sizeof *t->gate.aimd);
             keel_aimd_init(t->gate.aimd, AIMD_MIN, most, (int64_t)t->conf->target_ns);
         }
-        t->gate.bounds = t->gate.per_client || t->gate.rate.gap_ns != 0 || t->gate.aimd != NULL;
+        t->gate.places = t->is_op ? t->conf->op->places : 0;
+        t->gate.bounds =
+            t->gate.per_client || t->gate.rate.gap_ns != 0 || t->gate.aimd != NULL || t->gate.places != 0;
         t->gate.learns = t->is_alternative || t->gate.aimd != NULL;
     }
 }
@@ -93,6 +95,8 @@ enum keel_status keel_gate_bounds(struct hybrid *g, struct target *t, uint64_t c
         return refuse(t, KEEL_GATE_CLIENT, own_ns > all_ns ? own_ns : all_ns, why);
     if (all_ns > 0)
         return refuse(t, KEEL_GATE_ROUTE, all_ns, why);
+    if (t->gate.places != 0 && t->in_flight >= t->gate.places)
+        return refuse(t, KEEL_GATE_BULKHEAD, RETRY_NS, why);
     if (t->gate.aimd != NULL && !keel_aimd_admit(t->gate.aimd, t->in_flight))
         return refuse(t, KEEL_GATE_CONCURRENCY, RETRY_NS, why);
     if (stamp != NULL)

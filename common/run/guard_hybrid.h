@@ -13,6 +13,7 @@ enum keel_gate_reason { KEEL_GATE_CLIENT, KEEL_GATE_ROUTE, KEEL_GATE_BULKHEAD, K
 struct gate {
     bool bounds, learns; /* what follows is to be asked before, told after a call */
     bool per_client;
+    uint32_t places; /* most calls in flight; 0: not bounded here */
     struct keel_rate rate; /* of the op as a whole */
     int64_t full_ns;
     struct keel_aimd *aimd; /* NULL: off */

@@ -22,7 +22,7 @@
 #include "keel/log.h"
 #include "keel/rng.h"
 
-enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32, PATIENCE = 4 };
+enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32, MOMENT_NS = 250000000 };
 
 struct request {
     struct keel_peers *peers;
@@ -137,13 +137,13 @@ static enum keel_outcome outcome_of(int http)
 }
 
 /*
- * As of an op's own deadline: who does not answer in time is slow up to four times the time it had, and only then a failure.
- * Or a disk that is away for a moment, with three orders waiting for it, would stop all orders for ten seconds.
+ * Who does not answer within what the caller could spare is slow; a failure is who has answered nobody for longer than a
+ * moment. Or a disk that is away for that long, with three orders waiting for it, would stop all orders for ten seconds.
  */
 static enum keel_outcome silence_of(const struct request *r)
 {
     int64_t since = r->peer < r->peers->n ? r->peers->known[r->peer].silent_ns : r->start_ns;
-    return keel_mono_ns() - since > PATIENCE * (r->deadline_ns - r->start_ns) ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
+    return keel_mono_ns() - since > MOMENT_NS ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
 }
 
 /* X-Deadline-Ms of a repeat: it only shrinks, so the line it stands in has room. */

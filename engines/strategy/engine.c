@@ -3,12 +3,19 @@
 
 #include "ops.h"
 
+/*
+ * An order goes through three commits, which all that wait share, so their number hardly changes what one takes, up to a point:
+ * beyond it they keep one another past the deadline, and then no order is answered in time and the circuit opens.
+ */
+#define ORDER_PLACES 32
+
 static const struct keel_op strategy_ops[] = {
     {.id = "execute",
      .on = KEEL_POST("/strategies/{strategy_id}/execute"),
      .level = KEEL_CRITICAL,
      .deadline_ms = 48,
      .target_ms = 50,
+     .places = ORDER_PLACES,
      .scope = KEEL_SCOPE_TRADE,
      .takes = &execute_request_fields,
      .begin = api_execute,
@@ -19,6 +26,7 @@ static const struct keel_op strategy_ops[] = {
      .level = KEEL_CRITICAL,
      .deadline_ms = 48,
      .target_ms = 50,
+     .places = ORDER_PLACES,
      .scope = KEEL_SCOPE_TRADE,
      .takes = &execute_request_fields,
      .begin = api_order_post,

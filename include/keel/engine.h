@@ -64,6 +64,7 @@ struct keel_op {
     int64_t target_ms;    /* 0: the deadline */
     enum keel_scope scope; /* HTTP; GET defaults to READ (0); unsafe methods state theirs */
     size_t max_body;      /* 0: 64 KiB */
+    uint32_t places;      /* most of its calls in flight, in hybrid mode; 0: what its level may have */
     const struct keel_fields *takes; /* NULL: no body, path and query parameters are refused unless named in the path */
     const char *key;      /* field of takes: calls with the same value run one at a time, in arrival order */
     const char *bare;     /* KEEL_BARE_ARRAY: the member that takes the array */

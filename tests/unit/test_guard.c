@@ -286,6 +286,28 @@ START_TEST(bulkheads_nest)
 }
 END_TEST
 
+/* An op that says how many of it may be in flight is bounded whatever its level has. */
+START_TEST(places_of_an_op)
+{
+    static const struct keel_op few = {.id = "few", .on = KEEL_POST("/few"), .level = KEEL_CRITICAL, .places = 2};
+    static const struct keel_target_conf target = {"few", &few, KEEL_CRITICAL, 0};
+    static const struct keel_engine own = {.name = "few", .ops = &few, .n_ops = 1, .breaker = {3, 15000, 2, 10000}};
+    const struct keel_guard_env env = {.engine = &own, .targets = &target, .n_targets = 1, .load = &load, .seed = 7};
+    struct keel_permit held[3];
+    struct keel_refusal why = {0};
+    guard->close(self);
+    guard = _i == 1 ? &keel_guard_hybrid : &keel_guard_plain;
+    ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
+    for (size_t i = 0; i < 2; i++)
+        ck_assert_int_eq(guard->admit(self, 0, SEC, SEC, &held[i], &why), KEEL_OK);
+    ck_assert_int_eq(guard->admit(self, 0, SEC, SEC, &held[2], &why), _i == 1 ? KEEL_SHED : KEEL_OK);
+    if (_i == 1)
+        ck_assert_str_eq(why.reason, "bulkhead_full");
+    guard->settle(self, held[0], KEEL_OUT_OK, MS, SEC);
+    ck_assert_int_eq(guard->admit(self, 0, SEC, SEC, &held[0], &why), KEEL_OK);
+}
+END_TEST
+
 /* ---- rates ---- */
 
 static enum keel_status ask_as(uint64_t client, uint32_t target, int64_t now, struct keel_refusal *why)
@@ -1169,6 +1191,7 @@ int main(void)
     tcase_add_checked_fixture(hybrid, setup_hybrid, close_guard);
     tcase_add_loop_test(hybrid, admission, 0, KEEL_COUNT(admit_case));
     tcase_add_test(hybrid, bulkheads_nest);
+    tcase_add_loop_test(hybrid, places_of_an_op, 0, 2);
     tcase_add_test(hybrid, rates);
     tcase_add_test(hybrid, rates_spare);
     tcase_add_test(hybrid, adaptive);
