@@ -52,7 +52,9 @@ struct keel_peers {
     struct {
         const char *name, *url;
         bool answered; /* ever */
-        int64_t silent_ns; /* since when it has been asked and has answered nothing; 0: it has */
+        int64_t silent_ns; /* since when it has been asked all the time and has answered nothing; 0: it has */
+        int64_t ended_ns;  /* the last request to it */
+        uint32_t n_open;
         struct keel_retry_budget budget;
     } known[MAX_PEERS];
     size_t n;
@@ -106,8 +108,29 @@ static void request_free(struct request *r)
     keel_free(r);
 }
 
+/* A silence of which nobody has heard for a while is over. */
+static void asked(struct request *r)
+{
+    if (r->peer >= r->peers->n)
+        return;
+    int64_t *silent = &r->peers->known[r->peer].silent_ns, ended = r->peers->known[r->peer].ended_ns;
+    if (*silent == 0 || (r->peers->known[r->peer].n_open == 0 && r->start_ns - ended > MOMENT_NS))
+        *silent = r->start_ns;
+    r->peers->known[r->peer].n_open++;
+}
+
+static void no_longer_asked(const struct request *r)
+{
+    if (r->peer >= r->peers->n)
+        return;
+    r->peers->known[r->peer].n_open--;
+    r->peers->known[r->peer].ended_ns = keel_mono_ns();
+}
+
 static void request_finish(struct request *r, struct keel_reply *reply, enum keel_outcome outcome)
 {
+    if (r->easy != NULL)
+        no_longer_asked(r);
     bool answered = r->peer < r->peers->n && r->peers->known[r->peer].answered;
     /* Who has never answered is still starting: that must not open a breaker before the first call. */
     if (reply->status == KEEL_UNAVAILABLE && !answered)
@@ -478,6 +501,7 @@ static bool request_start(struct request *r, const struct keel_peer_req *req, co
     headers_set(r, req, traceparent, left_ms);
     easy_set(r, req, url, left_ms);
     request_link(r);
+    asked(r);
     keel_assert(curl_multi_add_handle(r->peers->multi, r->easy) == CURLM_OK);
     return true;
 }
@@ -507,8 +531,6 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
     }
     r->start_ns = keel_mono_ns();
     r->deadline_ns = r->start_ns + left_ns;
-    if (rt->peers->known[r->peer].silent_ns == 0)
-        rt->peers->known[r->peer].silent_ns = r->start_ns;
     r->may_retry = rt->peers->retries && is_safe(req->method) && !req->probe;
     keel_retry_request(&rt->peers->known[r->peer].budget, r->start_ns);
     if (!request_start(r, req, base, traceparent, left_ns))

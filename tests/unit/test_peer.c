@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "keel/clock.h"
 #include "rt.h"
@@ -429,11 +430,12 @@ static void hear(void *self, struct keel_permit p, enum keel_outcome o, int64_t 
 /* Those who wait while a disk is away for a moment say little against the peer; a quarter of a second does. */
 START_TEST(a_moment_of_silence)
 {
-    static const enum manner manners[] = {SILENCE, SILENCE, ANSWER, SILENCE, SILENCE, SILENCE};
+    static const enum manner manners[] = {SILENCE, SILENCE, ANSWER, SILENCE, SILENCE, SILENCE, SILENCE};
+    const struct timespec pause = {.tv_nsec = 300000000};
     struct keel_target_conf dep = {.name = "dep.peer.risk"};
     struct keel_guard spy = keel_guard_plain;
     spy.settle = hear;
-    open_all(manners, 6);
+    open_all(manners, 7);
     rt.guard = &spy;
     rt.targets = &dep;
     rt.n_targets = 1;
@@ -450,6 +452,9 @@ START_TEST(a_moment_of_silence)
     ck_assert_int_eq(heard[3], KEEL_OUT_SLOW);
     ck_assert_int_eq(heard[4], KEEL_OUT_TIMEOUT);
     ck_assert_int_eq(heard[5], KEEL_OUT_TIMEOUT);
+    nanosleep(&pause, NULL); /* nobody asks: it is not known what it would say */
+    fetch("POST", "{}", 20);
+    ck_assert_int_eq(heard[6], KEEL_OUT_SLOW);
     close_all();
 }
 END_TEST
