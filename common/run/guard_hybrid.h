@@ -30,6 +30,7 @@ struct gate {
 struct target {
     const struct keel_target_conf *conf; /* borrowed, of the process' life */
     bool tracked, guarded, must, is_op, is_alternative;
+    uint64_t slow_ns; /* what takes longer is slow to the breaker; 0: nothing is */
     struct keel_breaker breaker;
     struct keel_tracker *tracker;
     uint64_t seen_transitions;

@@ -286,6 +286,37 @@ START_TEST(bulkheads_nest)
 }
 END_TEST
 
+/* Nobody waits for what an engine asks of itself: late is late, but no reason to refuse the next. */
+START_TEST(spawned_calls_are_never_slow)
+{
+    static const struct keel_op own_ops[] = {
+        {.id = "asked", .on = KEEL_POST("/asked"), .level = KEEL_CRITICAL, .deadline_ms = 1000},
+        {.id = "spawned", .on = KEEL_SPAWNED, .level = KEEL_CRITICAL, .deadline_ms = 1000},
+    };
+    static const struct keel_target_conf two[] = {{"asked", &own_ops[0], KEEL_CRITICAL, (uint64_t)(50 * MS)},
+                                                  {"spawned", &own_ops[1], KEEL_CRITICAL, (uint64_t)(50 * MS)}};
+    static const struct keel_engine own = {.name = "own", .ops = own_ops, .n_ops = 2, .breaker = {3, 15000, 2, 10000}};
+    const struct keel_guard_env env = {.engine = &own, .targets = two, .n_targets = 2, .load = &load, .seed = 7};
+    bool was_refused[2] = {false, false};
+    struct keel_refusal why = {0};
+    guard->close(self);
+    guard = &keel_guard_hybrid;
+    ck_assert_int_eq(guard->open(&env, &self), KEEL_OK);
+    for (uint32_t t = 0; t < 2; t++) {
+        for (int64_t i = 0; i < 100; i++) {
+            struct keel_permit p;
+            int64_t at = SEC + i * SEC / 10;
+            if (guard->admit(self, t, at, SEC, &p, &why) == KEEL_OK)
+                guard->settle(self, p, KEEL_OUT_OK, 400 * MS, at + 400 * MS);
+            else
+                was_refused[t] = true;
+        }
+    }
+    ck_assert(was_refused[0]);
+    ck_assert(!was_refused[1]);
+}
+END_TEST
+
 /* An op that says how many of it may be in flight is bounded whatever its level has. */
 START_TEST(places_of_an_op)
 {
@@ -1191,6 +1222,7 @@ int main(void)
     tcase_add_checked_fixture(hybrid, setup_hybrid, close_guard);
     tcase_add_loop_test(hybrid, admission, 0, KEEL_COUNT(admit_case));
     tcase_add_test(hybrid, bulkheads_nest);
+    tcase_add_test(hybrid, spawned_calls_are_never_slow);
     tcase_add_loop_test(hybrid, places_of_an_op, 0, 2);
     tcase_add_test(hybrid, rates);
     tcase_add_test(hybrid, rates_spare);
