@@ -24,10 +24,10 @@
 #define SCHEMA "9f2c41d07ab3e655"
 
 /* What the thread of the test allocates and locks; the sanitizers have an allocator of their own. */
-#if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define COUNTS 0
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define COUNTS 0
 #endif
 #endif
