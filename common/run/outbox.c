@@ -130,7 +130,8 @@ static void queue_shrink(struct stream *s, int64_t now_ns)
             keel_free(r);
             continue;
         }
-        r->acked_ns = now_ns;
+        if (r->acked_ns == 0) /* the first time: were it renewed, a Redis that is emptied again and again would never let it go */
+            r->acked_ns = now_ns;
         fifo_append(&s->kept, r);
         if (s->kept.n > keep_max)
             keel_free(fifo_pop(&s->kept));
