@@ -357,16 +357,9 @@ static enum keel_status hybrid_change(void *self, const char *target, const char
 
 /* ---- the worker's queues ---- */
 
-/* What must not be lost is as urgent as anything, in whichever lane it was filed. */
-static bool is_bulk(const struct keel_job *job)
-{
-    return job->level >= KEEL_NORMAL && !job->must;
-}
-
 static bool may_run(const struct keel_queue *q, const struct keel_job *job)
 {
-    uint32_t places = q->threads > 1 ? q->threads - 1 : 1; /* the last thread is for urgent work */
-    return job != NULL && (!is_bulk(job) || q->running_bulk < places);
+    return job != NULL && (!keel_job_is_bulk(job) || q->running_bulk < keel_bulk_places(q));
 }
 
 /* The lane whose first job runs next, or -1. */
@@ -376,7 +369,7 @@ static int pick_lane(const struct hybrid *g, const struct keel_queue *q)
         if (g->passed_over[lane] >= PASSED_OVER_MAX && may_run(q, q->head[lane]))
             return lane;
     for (int lane = 0; lane < 4; lane++)
-        if (q->head[lane] != NULL && !is_bulk(q->head[lane]))
+        if (q->head[lane] != NULL && !keel_job_is_bulk(q->head[lane]))
             return lane;
     for (int lane = KEEL_NORMAL; lane < 4; lane++)
         if (may_run(q, q->head[lane]))

@@ -46,11 +46,6 @@ struct keel_worker {
     int64_t last_begin_ns;
 };
 
-static bool is_bulk(const struct keel_work *w)
-{
-    return w->base.level >= KEEL_NORMAL;
-}
-
 /* ---- on a worker ---- */
 
 static void run_work(uv_work_t *req)
@@ -114,7 +109,7 @@ static void after_work(uv_work_t *req, int status);
 static void begin_bulk(struct keel_worker *k, struct keel_work *w)
 {
     struct bulk_thread *t = k->bulk;
-    while (t->work != NULL)
+    while (t < k->bulk + k->n_bulk && t->work != NULL)
         t++;
     keel_assert(t < k->bulk + k->n_bulk);
     uv_ref((uv_handle_t *)&k->done_signal);
@@ -138,8 +133,8 @@ static void begin_work(struct keel_worker *k, struct keel_work *w, int64_t now)
         observe(k, KEEL_OWN_QUEUE_DELAY, k->last_delay_ns, now);
     }
     k->q.running++;
-    k->q.running_bulk += is_bulk(w);
-    if (is_bulk(w) && k->n_bulk > 0) {
+    k->q.running_bulk += keel_job_is_bulk(&w->base);
+    if (keel_job_is_bulk(&w->base) && k->n_bulk > 0) {
         begin_bulk(k, w);
         return;
     }
@@ -167,7 +162,7 @@ static void work_ended(struct keel_worker *k, struct keel_work *w)
 {
     w->running = false;
     k->q.running--;
-    k->q.running_bulk -= is_bulk(w);
+    k->q.running_bulk -= keel_job_is_bulk(&w->base);
     dispatch(k);
     w->done(w);
 }
@@ -270,7 +265,7 @@ static size_t wanted_threads(const struct keel_rt *rt)
 
 static void open_bulk(struct keel_worker *k)
 {
-    k->n_bulk = k->q.threads > 1 ? k->q.threads - 1 : 1;
+    k->n_bulk = keel_bulk_places(&k->q);
     k->bulk = keel_alloc(k->n_bulk, sizeof *k->bulk);
     keel_assert(uv_mutex_init(&k->done_lock) == 0);
     keel_assert(uv_async_init(k->rt->loop, &k->done_signal, after_bulk) == 0);

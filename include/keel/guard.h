@@ -85,6 +85,18 @@ enum keel_own { KEEL_OWN_LOOP_LAG, KEEL_OWN_QUEUE_DELAY, KEEL_N_OWN };
 struct keel_job { struct keel_job *next; enum keel_level level; int64_t queued_ns, deadline_ns; bool must; };
 struct keel_queue { struct keel_job *head[4], *tail[4]; uint32_t n; uint32_t running, running_bulk, threads; };
 
+/* What must not be lost is as urgent as anything, in whichever lane it was filed. */
+static inline bool keel_job_is_bulk(const struct keel_job *j)
+{
+    return j->level >= KEEL_NORMAL && !j->must;
+}
+
+/* Of bulk jobs in hybrid mode: the last thread is for urgent work. */
+static inline uint32_t keel_bulk_places(const struct keel_queue *q)
+{
+    return q->threads > 1 ? q->threads - 1 : 1;
+}
+
 struct keel_guard {
     const char *name; /* "plain" or "hybrid" */
     bool hybrid;
