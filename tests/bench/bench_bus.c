@@ -11,7 +11,6 @@
  * Latency is from just before publishing to the first line of the row that takes it, by the machine's clock.
  */
 #include <fcntl.h>
-#include <ftw.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +30,7 @@
 #include "bus_priv.h"
 #include "keel/clock.h"
 #include "keel/contract.h"
+#include "tree.h"
 
 enum { MAX_RUNS = 64, MAX_SAMPLES = 1 << 16, SYMBOLS = 50, FLOOD_RATE = 50000, BURST = 300000, PULSE_MS = 5, WORK_NS = 10000 };
 
@@ -577,14 +577,6 @@ static void machine(void)
            load[0]);
 }
 
-static int forget(const char *name, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    return remove(name);
-}
-
 static pid_t redis_start(void)
 {
     pid_t pid = child();
@@ -627,7 +619,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < runs; i++)
         run_once(i, seconds * 1000);
     end(redis);
-    nftw(folder, forget, 8, FTW_DEPTH | FTW_PHYS);
+    tree_remove(folder);
     printf("| what | median | unit | goal | lowest | highest |\n|---|---|---|---|---|---|\n");
     for (int k = 0; k < N_ROWS; k++) {
         double *v = table[k];

@@ -6,50 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "alloc_count.h"
 #include "keel/clock.h"
 #include "keel/guard.h"
 
 enum { ROUNDS = 15, CALLS = 400000 };
-
-/* Counts by standing in front of the C library's own; a sanitizer does the same, so there it is left alone. */
-#if defined(__SANITIZE_ADDRESS__)
-#define COUNTS_ALLOCATIONS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define COUNTS_ALLOCATIONS 0
-#endif
-#endif
-#if !defined(COUNTS_ALLOCATIONS) && defined(__GLIBC__)
-#define COUNTS_ALLOCATIONS 1
-#elif !defined(COUNTS_ALLOCATIONS)
-#define COUNTS_ALLOCATIONS 0
-#endif
-
-static unsigned long n_allocations;
-
-#if COUNTS_ALLOCATIONS
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t size);
-
-void *malloc(size_t size)
-{
-    n_allocations++;
-    return __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-    n_allocations++;
-    return __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t size)
-{
-    n_allocations++;
-    return __libc_realloc(p, size);
-}
-#endif
 
 enum { OPS = 24 };
 

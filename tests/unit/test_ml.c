@@ -17,49 +17,17 @@
 #include "keel/clock.h"
 #include "keel/rng.h"
 #include "ops.h"
+#include "alloc_count.h"
 #include "tree.h"
 
 #define T0 1767607200000000000LL /* 2026-01-05T10:00:00Z */
 #define SECOND 1000000000LL
 #define SCHEMA "9f2c41d07ab3e655"
 
-/* What the thread of the test allocates and locks; the sanitizers have an allocator of their own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
-#define COUNTS 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define COUNTS 0
-#endif
-#endif
-#ifndef COUNTS
-#define COUNTS 1
-#endif
+/* What the thread of the test locks; see alloc_count.h. */
+static __thread unsigned long n_locks;
 
-static __thread unsigned long n_allocations, n_locks;
-
-#if COUNTS
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t size);
-
-void *malloc(size_t size)
-{
-    n_allocations++;
-    return __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-    n_allocations++;
-    return __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t size)
-{
-    n_allocations++;
-    return __libc_realloc(p, size);
-}
-
+#if COUNTS_ALLOCATIONS
 int pthread_mutex_lock(pthread_mutex_t *m)
 {
     static int (*real)(pthread_mutex_t *);
@@ -394,7 +362,7 @@ START_TEST(critical_path_neither_allocates_nor_locks)
     }
     keel_arena_free(own);
     /* The counting itself works. */
-    ck_assert(!COUNTS || (n_allocations > 0 && n_locks > 0));
+    ck_assert(!COUNTS_ALLOCATIONS || (n_allocations > 0 && n_locks > 0));
 }
 END_TEST
 
