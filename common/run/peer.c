@@ -24,6 +24,15 @@
 
 enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32, MOMENT_NS = 250000000 };
 
+struct known {
+    const char *name, *url;
+    bool answered; /* ever */
+    int64_t silent_ns; /* since when it has been asked all the time and has answered nothing; 0: it has */
+    int64_t ended_ns;  /* the last request to it */
+    uint32_t n_open;
+    struct keel_retry_budget budget;
+};
+
 struct request {
     struct keel_peers *peers;
     CURL *easy;
@@ -38,7 +47,7 @@ struct request {
     bool has_permit;
     bool may_retry;
     int64_t start_ns, deadline_ns;
-    size_t peer; /* index in known, or n when it is none of them */
+    struct known *peer; /* NULL: nobody we know, so it is refused */
     keel_reply_fn *done;
     void *ctx;
     struct request *next, **link;
@@ -49,14 +58,7 @@ struct keel_peers {
     CURLM *multi;
     uv_timer_t timer; /* libcurl's */
     uv_timer_t soon;  /* hands back what was refused, on the next turn */
-    struct {
-        const char *name, *url;
-        bool answered; /* ever */
-        int64_t silent_ns; /* since when it has been asked all the time and has answered nothing; 0: it has */
-        int64_t ended_ns;  /* the last request to it */
-        uint32_t n_open;
-        struct keel_retry_budget budget;
-    } known[MAX_PEERS];
+    struct known known[MAX_PEERS];
     size_t n;
     struct request *running, *refused, **refused_end;
     struct keel_rng rng;
@@ -109,34 +111,23 @@ static void request_free(struct request *r)
 }
 
 /* A silence of which nobody has heard for a while is over. */
-static void asked(struct request *r)
+static void asked(struct known *k, int64_t now_ns)
 {
-    if (r->peer >= r->peers->n)
-        return;
-    int64_t *silent = &r->peers->known[r->peer].silent_ns, ended = r->peers->known[r->peer].ended_ns;
-    if (*silent == 0 || (r->peers->known[r->peer].n_open == 0 && r->start_ns - ended > MOMENT_NS))
-        *silent = r->start_ns;
-    r->peers->known[r->peer].n_open++;
-}
-
-static void no_longer_asked(const struct request *r)
-{
-    if (r->peer >= r->peers->n)
-        return;
-    r->peers->known[r->peer].n_open--;
-    r->peers->known[r->peer].ended_ns = keel_mono_ns();
+    if (k->silent_ns == 0 || (k->n_open == 0 && now_ns - k->ended_ns > MOMENT_NS))
+        k->silent_ns = now_ns;
+    k->n_open++;
 }
 
 static void request_finish(struct request *r, struct keel_reply *reply, enum keel_outcome outcome)
 {
-    if (r->easy != NULL)
-        no_longer_asked(r);
-    bool answered = r->peer < r->peers->n && r->peers->known[r->peer].answered;
+    bool answered = r->peer != NULL && r->peer->answered;
+    if (r->easy != NULL) {
+        r->peer->n_open--;
+        r->peer->ended_ns = keel_mono_ns();
+    }
     /* Who has never answered is still starting: that must not open a breaker before the first call. */
     if (reply->status == KEEL_UNAVAILABLE && !answered)
         outcome = KEEL_OUT_CANCELLED;
-    if (reply->status == KEEL_OK && r->peer < r->peers->n)
-        r->peers->known[r->peer].answered = true;
     if (r->has_permit)
         keel_dep_settle(r->peers->rt, r->permit, outcome);
     reply->body = r->reply != NULL ? r->reply : "";
@@ -165,8 +156,7 @@ static enum keel_outcome outcome_of(int http)
  */
 static enum keel_outcome silence_of(const struct request *r)
 {
-    int64_t since = r->peer < r->peers->n ? r->peers->known[r->peer].silent_ns : r->start_ns;
-    return keel_mono_ns() - since > MOMENT_NS ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
+    return keel_mono_ns() - r->peer->silent_ns > MOMENT_NS ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
 }
 
 /* X-Deadline-Ms of a repeat: it only shrinks, so the line it stands in has room. */
@@ -201,7 +191,7 @@ static bool retry(struct request *r, CURLcode code)
             return false;
         r->has_permit = true;
     }
-    if (!keel_retry_take(&p->known[r->peer].budget, now)) {
+    if (!keel_retry_take(&r->peer->budget, now)) {
         if (r->has_permit)
             keel_dep_settle(p->rt, r->permit, KEEL_OUT_CANCELLED);
         r->has_permit = false;
@@ -227,8 +217,8 @@ static void request_done(struct request *r, CURLcode code)
         curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &http);
         reply.http = (int)http;
         outcome = outcome_of(reply.http);
-        if (r->peer < r->peers->n)
-            r->peers->known[r->peer].silent_ns = 0;
+        r->peer->answered = true;
+        r->peer->silent_ns = 0;
     } else {
         bool timeout = code == CURLE_OPERATION_TIMEDOUT;
         r->reply_len = 0;
@@ -501,9 +491,17 @@ static bool request_start(struct request *r, const struct keel_peer_req *req, co
     headers_set(r, req, traceparent, left_ms);
     easy_set(r, req, url, left_ms);
     request_link(r);
-    asked(r);
+    asked(r->peer, r->start_ns);
     keel_assert(curl_multi_add_handle(r->peers->multi, r->easy) == CURLM_OK);
     return true;
+}
+
+static struct known *known_of(struct keel_rt *rt, const char *name)
+{
+    for (size_t i = 0; rt->peers != NULL && i < rt->peers->n; i++)
+        if (strcmp(rt->peers->known[i].name, name) == 0)
+            return &rt->peers->known[i];
+    return NULL;
 }
 
 void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_t deadline_ns,
@@ -512,12 +510,11 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
     keel_assert(rt->peers != NULL);
     keel_lease_hold(rt, keel_mono_ns());
     struct request *r = request_new(rt->peers, done, ctx);
-    const char *base = keel_peer_url(rt, req->peer);
+    r->peer = known_of(rt, req->peer);
+    const char *base = r->peer != NULL ? r->peer->url : NULL;
     int64_t left_ns = left_of(rt, req, deadline_ns, keel_mono_ns());
     uint32_t dep = req->probe ? UINT32_MAX : dep_of(rt, req->peer);
     struct keel_refusal why = {.status = KEEL_OPEN};
-    while (r->peer < rt->peers->n && strcmp(rt->peers->known[r->peer].name, req->peer) != 0)
-        r->peer++;
     if (base == NULL || left_ns <= 0 || rt->peers->closing) {
         refuse(r, KEEL_UNAVAILABLE);
         return;
@@ -532,7 +529,7 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
     r->start_ns = keel_mono_ns();
     r->deadline_ns = r->start_ns + left_ns;
     r->may_retry = rt->peers->retries && is_safe(req->method) && !req->probe;
-    keel_retry_request(&rt->peers->known[r->peer].budget, r->start_ns);
+    keel_retry_request(&r->peer->budget, r->start_ns);
     if (!request_start(r, req, base, traceparent, left_ns))
         refuse(r, KEEL_UNAVAILABLE);
 }
@@ -642,10 +639,8 @@ void keel_peers_close(struct keel_rt *rt)
 /* main.c gives the address of every engine, from its option. */
 const char *keel_peer_url(struct keel_rt *rt, const char *engine)
 {
-    for (size_t i = 0; rt->peers != NULL && i < rt->peers->n; i++)
-        if (strcmp(rt->peers->known[i].name, engine) == 0)
-            return rt->peers->known[i].url;
-    return NULL;
+    const struct known *k = known_of(rt, engine);
+    return k != NULL ? k->url : NULL;
 }
 
 /* ---- what is shown ---- */
