@@ -151,6 +151,11 @@ static void deliver(struct call *c, struct keel_arena *a, struct keel_answer *an
     keel_answer_fn *done = c->answer_fn;
     done(c->ctx, ans);
     c->rq = NULL;
+    if (c->is_holding) {
+        c->is_holding = false;
+        c->pub.rt->calls->n_holding--;
+        keel_bus_let_go(c->pub.rt);
+    }
 }
 
 static void answer_ok(struct call *c, struct keel_arena *a)

@@ -81,6 +81,11 @@ size_t keel_calls_live(const struct keel_rt *rt)
     return rt->calls->live;
 }
 
+bool keel_calls_holding(const struct keel_rt *rt)
+{
+    return rt->calls != NULL && rt->calls->n_holding > 0;
+}
+
 struct keel_jobs **keel_calls_jobs(struct keel_rt *rt)
 {
     return &rt->calls->jobs;
@@ -692,6 +697,10 @@ enum keel_status keel_wait_status(const struct keel_call *pub)
 void keel_commit_point(struct keel_call *pub, keel_step_fn *late)
 {
     struct call *c = keel_call_self(pub);
+    if (!c->is_holding && !c->answered && c->answer_fn != NULL && pub->op->level == KEEL_CRITICAL) {
+        c->is_holding = true;
+        pub->rt->calls->n_holding++;
+    }
     c->committed = true;
     if (late != NULL)
         c->late_step = late;

@@ -42,6 +42,7 @@ struct call {
     bool internal;  /* caused by the engine itself: goes on while draining */
     bool is_shortened; /* its caller gave it less time than its row */
     bool has_permit, has_alternative;
+    bool is_holding; /* past its commit point, not answered, critical: publications wait for it, a little */
     struct keel_permit permit;
     int64_t budget_ns, answered_ns;
     keel_step_fn *step, *late_step;
@@ -79,7 +80,7 @@ struct timer_row {
 
 struct keel_calls {
     struct call **slot;
-    size_t n_slots, max, live;
+    size_t n_slots, max, live, n_holding;
     struct call *free_list;
     struct call *ready_head, *ready_tail;
     struct call **bucket;

@@ -46,6 +46,7 @@ void keel_timers_stop(struct keel_rt *rt);
 /* Answers what is still open: 503, or 202 past the point of no return; running work is told to stop. */
 void keel_calls_abort(struct keel_rt *rt);
 size_t keel_calls_live(const struct keel_rt *rt);
+bool keel_calls_holding(const struct keel_rt *rt); /* a critical call past its commit point is about to be answered */
 void keel_session_saw(struct keel_rt *rt, int64_t ts_init);
 /* A slice of a source becomes a call of op. KEEL_SHED, ...: not taken, ask again. done: as keel_call_record's. */
 void keel_call_slice(struct keel_rt *rt, const struct keel_op *op, struct keel_slice *slice, keel_settled_fn *done,

@@ -13,11 +13,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "call_priv.h"
 #include "outbox.h"
 #include "keel/clock.h"
 #include "keel/log.h"
 
-enum { FLUSH_RECORDS = 128, FLUSH_BYTES = 32 << 10, MAX_IN_FLIGHT = 2048, SAMPLE_EVERY = 64, TRIM_EVERY = 8192 /* records */ };
+enum {
+    FLUSH_RECORDS = 128,
+    FLUSH_BYTES = 32 << 10,
+    MAX_IN_FLIGHT = 2048,
+    SAMPLE_EVERY = 64,
+    TRIM_EVERY = 8192, /* records */
+    HOLD_MS = 3,
+};
 
 #define KEEP_NS (60 * KEEL_S_NS)
 #define PLAIN_FLUSH_MS 100
@@ -398,15 +406,41 @@ void keel_out_flush(struct keel_bus *b)
             keel_out_flush_stream(&b->out->stream[i]);
 }
 
-/* At once, or at the latest when the buffer's time is over. */
+static void on_hold_timer(uv_timer_t *timer)
+{
+    struct keel_out *o = timer->data;
+    o->is_held = false;
+    keel_out_flush_stream(&o->stream[KEEL_LANE_CRITICAL]);
+}
+
+void keel_bus_let_go(struct keel_rt *rt)
+{
+    struct keel_out *o = rt->bus != NULL ? rt->bus->out : NULL;
+    if (o == NULL || !o->is_held)
+        return;
+    uv_timer_stop(&o->hold_timer);
+    on_hold_timer(&o->hold_timer);
+}
+
+static void hold(struct keel_out *o)
+{
+    if (!o->is_held)
+        uv_timer_start(&o->hold_timer, on_hold_timer, HOLD_MS, 0);
+    o->is_held = true;
+}
+
+/* At once, or with the answer of a critical call that waits for it, or at the latest when the buffer's time is over. */
 void keel_out_flush_when_due(struct stream *s)
 {
     struct keel_bus *b = s->bus;
     struct keel_out *o = b->out;
-    bool at_once = (b->is_hybrid && s->lane == KEEL_LANE_CRITICAL) || b->draining || s->is_urgent ||
-                   s->waiting >= FLUSH_RECORDS || s->waiting_bytes >= FLUSH_BYTES;
+    bool is_critical = b->is_hybrid && s->lane == KEEL_LANE_CRITICAL, may_wait = keel_calls_holding(b->rt);
+    bool at_once = (is_critical && !may_wait) || b->draining || s->is_urgent || s->waiting >= FLUSH_RECORDS ||
+                   s->waiting_bytes >= FLUSH_BYTES;
     if (at_once) {
         keel_out_flush_stream(s);
+    } else if (is_critical) {
+        hold(o);
     } else if (!o->flush_is_set) {
         uint64_t ms = b->is_hybrid ? (uint64_t)b->rt->core->buffer_interval_ms : PLAIN_FLUSH_MS;
         o->flush_is_set = true;
@@ -579,6 +613,8 @@ enum keel_status keel_out_open(struct keel_bus *b)
     streams_init(o);
     uv_timer_init(rt->loop, &o->flush_timer);
     o->flush_timer.data = o;
+    uv_timer_init(rt->loop, &o->hold_timer);
+    o->hold_timer.data = o;
     if (rt->store != NULL) {
         enum keel_status st = keel_out_file_open(o);
         if (st != KEEL_OK)
@@ -607,6 +643,12 @@ static void on_timer_closed(uv_handle_t *handle)
     keel_free(handle->data);
 }
 
+static void on_hold_closed(uv_handle_t *handle)
+{
+    struct keel_out *o = handle->data;
+    uv_close((uv_handle_t *)&o->flush_timer, on_timer_closed);
+}
+
 void keel_out_free(struct keel_bus *b)
 {
     struct keel_out *o = b->out;
@@ -621,5 +663,5 @@ void keel_out_free(struct keel_bus *b)
     }
     keel_arena_free(o->scratch);
     b->out = NULL;
-    uv_close((uv_handle_t *)&o->flush_timer, on_timer_closed);
+    uv_close((uv_handle_t *)&o->hold_timer, on_hold_closed);
 }

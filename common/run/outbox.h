@@ -88,8 +88,8 @@ struct keel_out {
     size_t n_publishers;
     struct stream stream[KEEL_N_LANE];
     size_t queued, reserved;
-    uv_timer_t flush_timer;
-    bool flush_is_set;
+    uv_timer_t flush_timer, hold_timer;
+    bool flush_is_set, is_held;
     struct keel_arena *scratch;
     uint32_t dep;
     int64_t room_asked_ns, prune_at_ns, guard_good_ns;

@@ -2,7 +2,8 @@
  * Small engines for the tests of the bus, in the places of strategy (publishes), portfolio (applies) and marketdata (a live feed).
  *
  *   bus_peer strategy ...   POST /emit {count, first, portfolios}: durable fills, one transaction each, and memory signals;
- *                           POST /flood {count}: a source of that many signals, as fast as it may
+ *                           POST /flood {count}: a source of that many signals, as fast as it may;
+ *                           POST /pair and /pair/high {first}: a fill that is committed, and another once POST /release has come
  *   bus_peer marketdata ... POST /quotes {count, first, portfolios}: quotes of that many symbols, the bid is the number
  *   bus_peer portfolio ...  every fill becomes a row of the table got, in the transaction that holds its mark; the rows have
  *                           no key, so that a fill applied twice is two rows
@@ -20,6 +21,8 @@
 #include "keel/contract.h"
 #include "keel/source.h"
 #include "keel/store.h"
+#include "outbox.h"
+#include "rt.h"
 
 #define EMIT(X, S)                                                                                                     \
     X(S, I64, count, "1", 1, 100000, "", "fills")                                                                      \
@@ -36,6 +39,10 @@ KEEL_RECORD_TABLE(emit, EMIT);
     X(S, I64, slow_us, "0", 0, 10000, "us", "what a fill takes on the loop")
 KEEL_RECORD(hold, HOLD);
 KEEL_RECORD_TABLE(hold, HOLD);
+
+#define PAIR(X, S) X(S, I64, first, "1", 1, 0, "", "number of the first")
+KEEL_RECORD(pair, PAIR);
+KEEL_RECORD_TABLE(pair, PAIR);
 
 #define FAIL(X, S) X(S, I64, commits, NULL, 0, 1000, "", "how many fail")
 KEEL_RECORD(fail, FAIL);
@@ -57,12 +64,31 @@ static const char schema[] =
 /* ---- the producer ---- */
 
 struct run { int64_t left, next; };
+struct flood { int64_t left; };
+struct producer { struct flood flood; uint64_t pair; /* the call that waits */ };
+
+static struct keel_txn *fill_of(struct keel_call *c, int64_t n, const char *portfolio, int64_t price)
+{
+    char trade[32];
+    snprintf(trade, sizeof trade, "T-%lld", (long long)n);
+    struct keel_fill fill = {
+        .trade_id = trade, .has_trade_id = true, .client_order_id = trade, .has_client_order_id = true,
+        .strategy_id = "manual", .has_strategy_id = true, .venue = "paper", .has_venue = true,
+        .portfolio_id = portfolio, .has_portfolio_id = true, .symbol = "BTCUSDT", .has_symbol = true,
+        .side = 0, .has_side = true, .quantity = KEEL_SCALE, .has_quantity = true, .price = price,
+        .has_price = true, .fee = {.amount = 0, .has_amount = true, .currency = "USDT", .has_currency = true},
+        .has_fee = true, .fill_no = n, .has_fill_no = true, .ts_event = 1, .has_ts_event = true};
+    struct keel_txn *t = keel_txn_new(keel_store(c->rt));
+    keel_txn_exec(t, "INSERT INTO sent VALUES(?1)", "i", n);
+    keel_txn_publish(t, c, "strategy.critical.fill", portfolio, 1, 1, &fill);
+    return t;
+}
 
 static enum keel_status emit_one(struct keel_call *c)
 {
     const struct emit *arg = c->arg;
     struct run *run = c->ctx;
-    char trade[32], portfolio[32];
+    char portfolio[32];
     if (keel_wait_status(c) != KEEL_OK && run->left < arg->count)
         return keel_wait_status(c);
     if (run->left == 0) {
@@ -76,18 +102,8 @@ static enum keel_status emit_one(struct keel_call *c)
     for (int i = 0; i < 32 && run->left > 0; i++, run->left--, run->next++) {
         if (t != NULL)
             keel_txn_commit(c->rt, t, NULL, NULL);
-        snprintf(trade, sizeof trade, "T-%lld", (long long)run->next);
         snprintf(portfolio, sizeof portfolio, "p%lld", (long long)(run->next % arg->portfolios));
-        struct keel_fill fill = {
-            .trade_id = trade, .has_trade_id = true, .client_order_id = trade, .has_client_order_id = true,
-            .strategy_id = "manual", .has_strategy_id = true, .venue = "paper", .has_venue = true,
-            .portfolio_id = portfolio, .has_portfolio_id = true, .symbol = "BTCUSDT", .has_symbol = true,
-            .side = 0, .has_side = true, .quantity = KEEL_SCALE, .has_quantity = true, .price = arg->price,
-            .has_price = true, .fee = {.amount = 0, .has_amount = true, .currency = "USDT", .has_currency = true},
-            .has_fee = true, .fill_no = run->next, .has_fill_no = true, .ts_event = 1, .has_ts_event = true};
-        t = keel_txn_new(keel_store(c->rt));
-        keel_txn_exec(t, "INSERT INTO sent VALUES(?1)", "i", run->next);
-        keel_txn_publish(t, c, "strategy.critical.fill", portfolio, 1, 1, &fill);
+        t = fill_of(c, run->next, portfolio, arg->price);
     }
     return keel_await_store(c, t, emit_one);
 }
@@ -115,9 +131,53 @@ static enum keel_status emit_begin(struct keel_call *c)
     return emit_one(c);
 }
 
+static enum keel_status pair_end(struct keel_call *c)
+{
+    const size_t *waited = c->ctx;
+    if (keel_wait_status(c) != KEEL_OK)
+        return keel_wait_status(c);
+    keel_json_obj(&c->out, NULL);
+    keel_json_u64(&c->out, "waited", *waited);
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
+static enum keel_status pair_second(struct keel_call *c)
+{
+    const struct pair *arg = c->arg;
+    if (keel_wait_status(c) != KEEL_OK)
+        return keel_wait_status(c);
+    return keel_await_store(c, fill_of(c, arg->first + 1, "p0", 100 * KEEL_SCALE), pair_end);
+}
+
+static enum keel_status pair_first(struct keel_call *c)
+{
+    struct producer *s = c->state;
+    size_t *waited = c->ctx;
+    if (keel_wait_status(c) != KEEL_OK)
+        return keel_wait_status(c);
+    *waited = c->rt->bus->out->stream[KEEL_LANE_CRITICAL].waiting;
+    return keel_await_wake(c, pair_second, &s->pair);
+}
+
+static enum keel_status pair_begin(struct keel_call *c)
+{
+    const struct pair *arg = c->arg;
+    c->ctx = keel_arena_alloc(c->arena, sizeof(size_t));
+    return keel_await_store(c, fill_of(c, arg->first, "p0", 100 * KEEL_SCALE), pair_first);
+}
+
+static enum keel_status release_begin(struct keel_call *c)
+{
+    const struct producer *s = c->state;
+    keel_json_obj(&c->out, NULL);
+    keel_json_bool(&c->out, "released", keel_wake(c->rt, s->pair, KEEL_OK));
+    keel_json_end(&c->out);
+    return KEEL_OK;
+}
+
 /* A source that has nothing but numbers. */
 struct flood_item { int64_t ts_init; };
-struct flood { int64_t left; };
 
 static enum keel_status flood_open(void *cfg, void **self, char *why, size_t cap)
 {
@@ -160,7 +220,7 @@ static enum keel_status flood_slice(struct keel_call *c)
 static enum keel_status flood_begin(struct keel_call *c)
 {
     const struct emit *arg = c->arg;
-    struct flood *f = c->state;
+    struct flood *f = &((struct producer *)c->state)->flood;
     struct keel_source *source;
     f->left = arg->count;
     enum keel_status st = keel_source_start(c->rt, "slice", &flood_ops, f, NULL, 0, 1, &source);
@@ -174,6 +234,12 @@ static const struct keel_op strategy_ops[] = {
      .takes = &emit_fields, .begin = emit_begin, .flags = KEEL_MUST},
     {.id = "flood", .on = KEEL_POST("/flood"), .level = KEEL_CRITICAL, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &emit_fields, .begin = flood_begin},
+    {.id = "pair", .on = KEEL_POST("/pair"), .level = KEEL_CRITICAL, .deadline_ms = 60000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &pair_fields, .begin = pair_begin},
+    {.id = "pair_high", .on = KEEL_POST("/pair/high"), .level = KEEL_HIGH, .deadline_ms = 60000, .scope = KEEL_SCOPE_TRADE,
+     .takes = &pair_fields, .begin = pair_begin},
+    {.id = "release", .on = KEEL_POST("/release"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
+     .begin = release_begin},
     {.id = "slice", .on = KEEL_SOURCE, .level = KEEL_NORMAL, .deadline_ms = 1000, .begin = flood_slice},
     {.id = "fail", .on = KEEL_POST("/fail"), .level = KEEL_HIGH, .deadline_ms = 1000, .scope = KEEL_SCOPE_TRADE,
      .takes = &fail_fields, .begin = fail_begin},
@@ -181,7 +247,7 @@ static const struct keel_op strategy_ops[] = {
 static const char *const strategy_topics[] = {"strategy.critical.fill", "strategy.priority.signal", NULL};
 static const struct keel_engine strategy = {
     .name = "strategy", .title = "test", .port = 8700, .ops = strategy_ops, .n_ops = KEEL_COUNT(strategy_ops),
-    .publishes = strategy_topics, .schema = schema, .state_size = sizeof(struct flood),
+    .publishes = strategy_topics, .schema = schema, .state_size = sizeof(struct producer),
 };
 
 /* ---- the live feed ---- */

@@ -148,6 +148,22 @@ class Flow(Case):
         self.emit(100)
         self.agree()
 
+    def test_with_the_answer(self):
+        """Critical records wait for the answer of the call that is about to give it, but not for long."""
+        for path, waited in (("/pair", 1), ("/pair/high", 0)):
+            got = []
+            t = threading.Thread(target=lambda: got.append(self.a.post(path, {"first": self.sent + 1})))
+            t.start()
+            wait_for(lambda: self.applied() == self.sent + 1)
+            self.assertEqual(got, [])
+            wait_for(lambda: self.a.post("/release", {}).json["released"])
+            t.join()
+            self.assertEqual(got[0].status, 200, got)
+            if keeltest.HYBRID == "true":
+                self.assertEqual(got[0].json["waited"], waited)
+            self.sent += 2
+            self.agree()
+
     def test_retry_in_place(self):
         self.b.post("/hold", {"on": True})
         self.emit(50)
@@ -219,6 +235,10 @@ class Flow(Case):
         self.assertGreater(self.figures(self.a, signals)["sent"], 3000)
         self.redis.command("FLUSHALL")
         wait_for(lambda: self.figures(self.a, signals)["resent"] > 0, 30, 0.1)
+        def at_rest():
+            f = self.figures(self.b, fills)
+            return f["pending"] == 0 and f["lag"] == 0
+        wait_for(at_rest, 30, 0.1)
         # An entry that was delivered, not handled, and trimmed away meanwhile.
         self.b.post("/hold", {"on": True})
         self.emit(1)
