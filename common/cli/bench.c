@@ -3,6 +3,7 @@
  * changes nothing; what places orders, books fills or feeds prices is asked for with --orders. With --url it loads
  * any HTTP server, which is how the benchmarks measure engine and peer with the same meter.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,7 +62,7 @@ static const struct cli_opt opts[N] = {
     {"--port-offset", "N", "added to every engine's port"},
     {"--url", "URL", "instead of --engine: http://HOST:PORT/PATH"},
     {"--method", "M", "with --url (default GET, with --body POST)"},
-    {"--body", "JSON", "with --url; {n} is a new number, {now} the time in ns, {c} the connection"},
+    {"--body", "JSON", "with --url; @FILE reads it; {n} is a new number, {now} the time in ns, {c} the connection"},
     {"--target-ms", "MS", "what counts as within target (default: the operation's own)"},
     {"--retry-after", NULL, "after 429 or 503 a connection waits as long as the answer says"},
     {"--cpu", "N", "run the load on this core"},
@@ -237,6 +238,31 @@ static bool read_numbers(const char **val, struct load_conf *conf, double *targe
     return true;
 }
 
+/* The text, or what the file after an @ holds. NULL after a message. */
+static const char *body_of(struct keel_arena *a, const char *given)
+{
+    enum { BODY_MAX = 16 << 20 };
+    FILE *f = NULL;
+    char *text;
+    size_t n = 0;
+
+    if (*given != '@')
+        return given;
+    if ((f = fopen(given + 1, "rb")) == NULL) {
+        fprintf(stderr, "keel: --body: %s: %s\n", given + 1, strerror(errno));
+        return NULL;
+    }
+    text = keel_arena_alloc(a, BODY_MAX + 1);
+    n = fread(text, 1, BODY_MAX + 1, f);
+    text[n < BODY_MAX ? n : BODY_MAX] = '\0';
+    if (ferror(f) || n > BODY_MAX || strlen(text) != n) {
+        fprintf(stderr, "keel: --body: %s: cannot be read, is over 16 MiB or holds a NUL\n", given + 1);
+        text = NULL;
+    }
+    fclose(f);
+    return text;
+}
+
 /* Fills conf; false after a message. */
 static bool aim(struct keel_arena *a, const char **val, struct load_conf *conf)
 {
@@ -251,7 +277,9 @@ static bool aim(struct keel_arena *a, const char **val, struct load_conf *conf)
         return false;
     conf->target_ns = (uint64_t)(target_ms * 1e6);
     conf->method = val[METHOD] != NULL ? val[METHOD] : t.method != NULL ? t.method : val[BODY] != NULL ? "POST" : "GET";
-    conf->body = val[BODY] != NULL ? val[BODY] : t.body;
+    conf->body = t.body;
+    if (val[BODY] != NULL && (conf->body = body_of(a, val[BODY])) == NULL)
+        return false;
     if (*cli_http_auth() != '\0')
         conf->headers = keel_arena_printf(a, "%s\r\n", cli_http_auth());
     if (t.acts && is_live(a, (int)offset))

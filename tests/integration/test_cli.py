@@ -64,7 +64,8 @@ class Options(unittest.TestCase):
                            (("demo", "--seed"), "--seed"), (("up", "--port-offset", "99999"), "--port-offset"),
                            (("order", "BUY"), "order"), (("bench", "--rate", "0"), "--rate"),
                            (("bench", "--engine", "strategy", "--op", "execute"), "--orders"), (("bench", "--op", "x"), "--list"),
-                           (("bench", "--url", "ftp://x"), "http://"), (("tail", "nothing"), "topic")):
+                           (("bench", "--url", "ftp://x"), "http://"), (("bench", "--body", "@none/such"), "none/such"),
+                           (("bench", "--body", "@/dev/zero"), "16 MiB"), (("tail", "nothing"), "topic")):
             code, out = keel(*args)
             self.assertEqual(code, 2, out)
             self.assertIn(word, out)
