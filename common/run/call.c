@@ -25,6 +25,7 @@
 #define EXTRA_SLOTS 16 /* prebuilt rows answer when every other slot is taken */
 #define SLOW_STEP_NS (10 * KEEL_MS)
 #define READY_NS (1 * KEEL_MS)
+#define LESSER_NS (KEEL_MS / 10)
 #define PERMIT_TIMES 4 /* a permit outlives its deadline by this factor */
 
 static void expire(struct keel_tick *t);
@@ -104,31 +105,44 @@ static void on_idle(uv_idle_t *h)
     (void)h;
 }
 
-void keel_call_ready(struct call *c)
+/* Bulk: its steps may wait for those of others. */
+static bool may_wait(const struct call *c)
+{
+    return c->pub.rt->guard->hybrid && c->level >= KEEL_NORMAL && !c->committed && (c->pub.op->flags & KEEL_MUST) == 0;
+}
+
+static struct ready *ready_of(const struct call *c)
 {
     struct keel_calls *cs = c->pub.rt->calls;
+    return c->is_lesser ? &cs->lesser : &cs->urgent;
+}
+
+void keel_call_ready(struct call *c)
+{
+    c->is_lesser = may_wait(c);
+    struct ready *r = ready_of(c);
     c->phase = READY;
     c->next = NULL;
-    c->prev = cs->ready_tail;
-    if (cs->ready_tail != NULL)
-        cs->ready_tail->next = c;
+    c->prev = r->tail;
+    if (r->tail != NULL)
+        r->tail->next = c;
     else
-        cs->ready_head = c;
-    cs->ready_tail = c;
-    uv_idle_start(&cs->idle, on_idle);
+        r->head = c;
+    r->tail = c;
+    uv_idle_start(&c->pub.rt->calls->idle, on_idle);
 }
 
 static void ready_remove(struct call *c)
 {
-    struct keel_calls *cs = c->pub.rt->calls;
+    struct ready *r = ready_of(c);
     if (c->prev != NULL)
         c->prev->next = c->next;
     else
-        cs->ready_head = c->next;
+        r->head = c->next;
     if (c->next != NULL)
         c->next->prev = c->prev;
     else
-        cs->ready_tail = c->prev;
+        r->tail = c->prev;
     c->prev = c->next = NULL;
 }
 
@@ -564,12 +578,12 @@ static void start_soon(struct call *c)
     watch_deadline(c);
 }
 
-static void on_check(uv_check_t *h)
+/* One of them at least, then as many as begin within that time. */
+static void run_ready(struct ready *r, int64_t limit_ns)
 {
-    struct keel_calls *cs = h->data;
     int64_t until = 0;
-    while (cs->ready_head != NULL) {
-        struct call *c = cs->ready_head;
+    while (r->head != NULL) {
+        struct call *c = r->head;
         ready_remove(c);
         if (c->begun)
             run_step(c, c->step);
@@ -577,11 +591,18 @@ static void on_check(uv_check_t *h)
             begin(c);
         int64_t now = keel_mono_ns();
         if (until == 0)
-            until = now + READY_NS;
+            until = now + limit_ns;
         else if (now > until)
             break;
     }
-    if (cs->ready_head == NULL)
+}
+
+static void on_check(uv_check_t *h)
+{
+    struct keel_calls *cs = h->data;
+    run_ready(&cs->urgent, READY_NS);
+    run_ready(&cs->lesser, LESSER_NS);
+    if (cs->urgent.head == NULL && cs->lesser.head == NULL)
         uv_idle_stop(&cs->idle);
 }
 
@@ -610,7 +631,10 @@ static void work_done(struct keel_work *w)
         return;
     }
     c->wait_status = w->status;
-    run_step(c, c->step);
+    if (c->begun && may_wait(c))
+        keel_call_ready(c);
+    else
+        run_step(c, c->step);
 }
 
 static enum keel_status await_job(struct call *c, struct keel_job how, keel_work_fn *work, void *job, keel_step_fn *next)

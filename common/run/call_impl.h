@@ -36,6 +36,7 @@ struct call {
     size_t index;
     enum phase phase;
     enum keel_level level; /* of its jobs */
+    bool is_lesser; /* of the two ready lists it is on the one of bulk */
     bool begun;     /* its begin has run */
     bool worked;    /* something was done for it: not merely queued */
     bool committed, answered, late, abandoned, cancelled, gone;
@@ -82,7 +83,7 @@ struct keel_calls {
     struct call **slot;
     size_t n_slots, max, live, n_holding;
     struct call *free_list;
-    struct call *ready_head, *ready_tail;
+    struct ready { struct call *head, *tail; } urgent, lesser; /* lesser: bulk, in hybrid mode */
     struct call **bucket;
     size_t n_buckets;
     struct keel_ticks *ticks;

@@ -460,6 +460,24 @@ START_TEST(lowered)
 }
 END_TEST
 
+/* Of what is ready in the same turn the urgent goes first, the rest in its order; plain has one order. */
+START_TEST(urgent_steps_first)
+{
+    struct client first = {0}, second = {0}, urgent = {0};
+    start(_i);
+    ask(&first, "/park", "{\"n\":1}");
+    ask(&second, "/park", "{\"n\":2}");
+    ask(&urgent, "/urgent", "{\"n\":3}");
+    for (int n = 1; n <= 3; n++)
+        ck_assert(keel_wake(rt, state->token[n], KEEL_OK));
+    TURN_UNTIL(first.done && second.done && urgent.done);
+    ck_assert_int_lt(first.order, second.order);
+    ck_assert_int_eq(urgent.order < first.order, _i == 1);
+    ck_assert_int_eq(urgent.order > second.order, _i == 0);
+    expect_all_slots();
+}
+END_TEST
+
 START_TEST(must_never_expires)
 {
     struct client c = {.limit_ms = "20"};
@@ -1168,6 +1186,7 @@ int main(void)
     tcase_add_test(tc, large_body_expires);
     tcase_add_test(tc, large_body_while_draining);
     tcase_add_loop_test(tc, lowered, 0, 2);
+    tcase_add_loop_test(tc, urgent_steps_first, 0, 2);
     tcase_add_loop_test(tc, commit_late, 0, 2);
     tcase_add_loop_test(tc, commit_late_beside_work, 0, 2);
     tcase_add_loop_test(tc, failed_wait, 0, 2);
