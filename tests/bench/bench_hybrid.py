@@ -4,7 +4,8 @@
 
 Two systems stand side by side, the same binaries and data, one with ENABLE_HYBRID=false; they take turns, so a slow spell of
 the machine falls on both. Bulk is a closed loop of clients that wait when a refusal tells them to; nothing is pinned, the
-engine has every core. Latency counts from the schedule.
+engine has every core. Latency counts from the schedule. Orders need fresh prices, so a session goes on in both systems while
+strategy is measured; then it ends, since what it costs eight engines of each system hides what one engine does.
 """
 import argparse
 import contextlib
@@ -16,6 +17,7 @@ from world import Background, Goals, Series, World, finish, load, ratio, table, 
 
 ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
 MODES = ("hybrid", "plain")
+SAMPLES = 500  # of which the worst five are beyond p99
 VAR = json.dumps({"positions": [{"symbol": "BTCUSDT", "market_value": 100000}],
                   "returns": [((i * 7919) % 2003 - 1001) * 1e-5 for i in range(4000)]})
 
@@ -26,14 +28,16 @@ class Case:
     def __init__(self, engine, path, body, rate, target_ms, goal, bulk, what):
         self.engine, self.path, self.body, self.rate, self.target_ms = engine, path, body, rate, target_ms
         self.goal, self.bulk, self.what = goal, bulk, what
+        self.needs_prices = engine == "strategy"
         self.seen = {(mode, load, figure): Series() for mode in MODES for load in ("idle", "bulk")
                      for figure in ("p50", "p99", "within")}
 
     def measure(self, world, mode, seconds, busy):
+        seconds = max(seconds, SAMPLES / self.rate)
         port = world[self.engine].port
         with contextlib.ExitStack() as stack:
             for path, body, clients in self.bulk if busy else ():
-                stack.enter_context(Background(port, path, body, clients, core=None))
+                stack.enter_context(Background(port, path, body, clients))
             got = load(port, self.path, self.body, 4, seconds, rate=self.rate, warm_up=0.5, target_ms=self.target_ms,
                        core=None)
         name = "bulk" if busy else "idle"
@@ -86,6 +90,7 @@ def cases():
 
 def prepare(world):
     world.session(240)
+    world.slow_session()
     wait_for(lambda: world["ml"].get("/models").json["models"][0]["status"] == "ready", 60, 0.2)
     lift_order_rate(world)
     # Thousands of orders to list; below the limit of 1,024 a second that risk can count.
@@ -104,11 +109,15 @@ def main():
         for w in worlds.values():
             prepare(w)
         chosen = [c for c in cases() if a.engine in (None, c.engine)]
-        for r in range(a.runs):
-            for c in chosen:
-                for busy in (False, True):
-                    for mode in MODES if r % 2 == 0 else MODES[::-1]:
-                        c.measure(worlds[mode], mode, a.seconds, busy)
+        for needs_prices in (True, False):
+            if not needs_prices:
+                for w in worlds.values():
+                    w.end_session()
+            for r in range(a.runs):
+                for c in chosen:
+                    for busy in (False, True) if c.needs_prices == needs_prices else ():
+                        for mode in MODES if r % 2 == 0 else MODES[::-1]:
+                            c.measure(worlds[mode], mode, a.seconds, busy)
         for c in chosen:
             c.judge(goals)
         text = "\n".join(f"* {c.engine}, {c.rate}/s, target {c.target_ms} ms: {c.what}." for c in chosen)
