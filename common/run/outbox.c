@@ -663,5 +663,6 @@ void keel_out_free(struct keel_bus *b)
     }
     keel_arena_free(o->scratch);
     b->out = NULL;
+    uv_timer_stop(&o->flush_timer); /* it is closed a turn later */
     uv_close((uv_handle_t *)&o->hold_timer, on_hold_closed);
 }
