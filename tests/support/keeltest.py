@@ -175,6 +175,8 @@ class Process:
                 self.p.kill()
                 self.p.wait()
                 raise AssertionError(f"{self.argv[0]} did not stop within {seconds} s\n{self.log()[-3000:]}")
+            if self.p.returncode < 0 and self.p.returncode != -signal.SIGTERM:
+                raise AssertionError(f"{self.argv[0]} crashed while it stopped: {self.p.returncode}\n{self.log()[-3000:]}")
         return self.p.returncode
 
     def log(self):
