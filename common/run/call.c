@@ -105,10 +105,16 @@ static void on_idle(uv_idle_t *h)
     (void)h;
 }
 
+/* To its end, whatever its deadline says. */
+static bool must_end(const struct call *c)
+{
+    return c->committed || (c->pub.op->flags & KEEL_MUST) != 0;
+}
+
 /* Bulk: its steps may wait for those of others. */
 static bool may_wait(const struct call *c)
 {
-    return c->pub.rt->guard->hybrid && c->level >= KEEL_NORMAL && !c->committed && (c->pub.op->flags & KEEL_MUST) == 0;
+    return c->pub.rt->guard->hybrid && c->level >= KEEL_NORMAL && !must_end(c);
 }
 
 static struct ready *ready_of(const struct call *c)
@@ -468,7 +474,7 @@ static void expire(struct keel_tick *t)
             slot_give(c);
         return;
     }
-    if (c->committed || (c->pub.op->flags & KEEL_MUST)) {
+    if (must_end(c)) {
         expire_committed(c);
         return;
     }
@@ -631,7 +637,7 @@ static void work_done(struct keel_work *w)
         return;
     }
     c->wait_status = w->status;
-    if (c->begun && may_wait(c))
+    if (c->begun && may_wait(c)) /* not begun: its body was read, and what is ready and not begun would begin */
         keel_call_ready(c);
     else
         run_step(c, c->step);
@@ -648,7 +654,7 @@ static enum keel_status await_job(struct call *c, struct keel_job how, keel_work
 enum keel_status keel_await_work(struct keel_call *pub, keel_work_fn *work, void *job, keel_step_fn *next)
 {
     struct call *c = keel_call_self(pub);
-    bool must = c->committed || (pub->op->flags & KEEL_MUST) != 0, is_job = (pub->op->flags & KEEL_JOB) != 0;
+    bool must = must_end(c), is_job = (pub->op->flags & KEEL_JOB) != 0;
     struct keel_job how = {.must = must,
                            .level = must ? KEEL_CRITICAL : is_job ? KEEL_LOW : c->level,
                            .deadline_ns = must || is_job ? INT64_MAX : pub->deadline_ns};
