@@ -114,27 +114,43 @@ size_t keel_arena_used(const struct keel_arena *a)
     return sum;
 }
 
-void *keel_arena_alloc(struct keel_arena *a, size_t size)
+/* need: of the block with its red zone */
+static unsigned char *take(struct keel_arena *a, size_t size, size_t *need)
 {
     if (size > MOST_BYTES)
         out_of_memory();
     /* A block of no bytes still gets an address of its own. */
-    size_t need = ((size > 0 ? size : 1) + RED_ZONE + ALIGN - 1) & ~(ALIGN - 1);
-    if (need > a->last->cap - a->last->used) {
+    *need = ((size > 0 ? size : 1) + RED_ZONE + ALIGN - 1) & ~(ALIGN - 1);
+    if (*need > a->last->cap - a->last->used) {
         size_t cap = product(a->last->cap, 2);
-        struct chunk *c = chunk_new(cap < need ? need : cap);
+        struct chunk *c = chunk_new(cap < *need ? *need : cap);
         a->last->next = c;
         a->last = c;
     }
     unsigned char *p = chunk_data(a->last) + a->last->used;
-    a->last->used += need;
-    ASAN_UNPOISON_MEMORY_REGION(p, need);
+    a->last->used += *need;
+    ASAN_UNPOISON_MEMORY_REGION(p, *need);
+    return p;
+}
+
+void *keel_arena_alloc(struct keel_arena *a, size_t size)
+{
+    size_t need;
+    unsigned char *p = take(a, size, &need);
     if (need > SMALL)
         memset(p, 0, need);
     for (size_t i = 0; need <= SMALL && i < need; i += ALIGN) /* most blocks: a call would cost more */
         memset(p + i, 0, ALIGN);
     ASAN_POISON_MEMORY_REGION(p + size, need - size);
     return p;
+}
+
+char *keel_arena_text(struct keel_arena *a, size_t size)
+{
+    size_t need;
+    unsigned char *p = take(a, size, &need);
+    ASAN_POISON_MEMORY_REGION(p + size, need - size);
+    return (char *)p;
 }
 
 void *keel_arena_array(struct keel_arena *a, size_t n, size_t size)
@@ -144,9 +160,10 @@ void *keel_arena_array(struct keel_arena *a, size_t n, size_t size)
 
 char *keel_arena_strndup(struct keel_arena *a, const char *s, size_t n)
 {
-    char *copy = keel_arena_alloc(a, n + 1);
+    char *copy = keel_arena_text(a, n + 1);
     if (n > 0)
         memcpy(copy, s, n);
+    copy[n] = '\0';
     return copy;
 }
 
@@ -158,10 +175,10 @@ char *keel_arena_strdup(struct keel_arena *a, const char *s)
 char *keel_arena_join(struct keel_arena *a, const char *x, const char *between, const char *y)
 {
     size_t n = strlen(x), gap = strlen(between), m = strlen(y);
-    char *s = keel_arena_alloc(a, n + gap + m + 1);
+    char *s = keel_arena_text(a, n + gap + m + 1);
     memcpy(s, x, n);
     memcpy(s + n, between, gap);
-    memcpy(s + n + gap, y, m);
+    memcpy(s + n + gap, y, m + 1);
     return s;
 }
 

@@ -496,7 +496,7 @@ const char *keel_jstr(const struct keel_jval *v, const char *name)
 void keel_json_init(struct keel_json *w, struct keel_arena *a, size_t cap)
 {
     size_t room = cap < 64 ? 64 : cap;
-    *w = (struct keel_json){.a = a, .buf = keel_arena_alloc(a, room), .cap = room};
+    *w = (struct keel_json){.a = a, .buf = keel_arena_text(a, room), .cap = room};
 }
 
 static void grow(struct keel_json *w, size_t n)
@@ -504,7 +504,7 @@ static void grow(struct keel_json *w, size_t n)
     size_t cap = w->cap;
     while (n >= cap - w->len)
         cap *= 2;
-    char *buf = keel_arena_alloc(w->a, cap);
+    char *buf = keel_arena_text(w->a, cap);
     memcpy(buf, w->buf, w->len);
     w->buf = buf;
     w->cap = cap;

@@ -20,6 +20,8 @@ size_t keel_arena_used(const struct keel_arena *a);
 void *keel_arena_alloc(struct keel_arena *a, size_t size);
 /* As alloc for n * size; an overflowing product is fatal. */
 void *keel_arena_array(struct keel_arena *a, size_t n, size_t size);
+/* As alloc, but what it holds is left to the caller, who writes all of it: large texts would be written twice. */
+char *keel_arena_text(struct keel_arena *a, size_t size);
 char *keel_arena_strndup(struct keel_arena *a, const char *s, size_t n);
 char *keel_arena_strdup(struct keel_arena *a, const char *s);
 /* x, between and y as one text. */
