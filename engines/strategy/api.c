@@ -48,15 +48,15 @@ static enum keel_status read_failed(struct keel_call *c)
 }
 
 /* Members that every list ends with; more: there is a row after the last one shown. */
-static void end_list(struct keel_call *c, size_t n, bool more, int64_t last)
+static void end_list(struct keel_json *w, size_t n, bool more, int64_t last)
 {
-    keel_json_end(&c->out);
-    keel_json_u64(&c->out, "count", n);
+    keel_json_end(w);
+    keel_json_u64(w, "count", n);
     if (more)
-        keel_json_i64(&c->out, "next", last);
+        keel_json_i64(w, "next", last);
     else
-        keel_json_null(&c->out, "next");
-    keel_json_end(&c->out);
+        keel_json_null(w, "next");
+    keel_json_end(w);
 }
 
 /* ---- definitions ---- */
@@ -171,7 +171,7 @@ static enum keel_status strategies_read(struct keel_call *c)
         write_def(&c->out, &KEEL_CELL(c->rows, n, 0));
         keel_json_end(&c->out);
     }
-    end_list(c, n, c->rows->n > limit, n > 0 ? int_cell(KEEL_CELL(c->rows, n - 1, 14)) : 0);
+    end_list(&c->out, n, c->rows->n > limit, n > 0 ? int_cell(KEEL_CELL(c->rows, n - 1, 14)) : 0);
     return KEEL_OK;
 }
 
@@ -638,7 +638,7 @@ static enum keel_status executions_read(struct keel_call *c)
         keel_json_moneynum(w, "pnl", pnl);
         keel_json_end(w);
     }
-    end_list(c, n, c->rows->n > limit, n > 0 ? int_cell(KEEL_CELL(c->rows, n - 1, 0)) : 0);
+    end_list(&c->out, n, c->rows->n > limit, n > 0 ? int_cell(KEEL_CELL(c->rows, n - 1, 0)) : 0);
     return KEEL_OK;
 }
 
@@ -706,7 +706,7 @@ struct page {
     const char *name;
     size_t n;
     enum keel_status (*write)(struct keel_json *w, const char *const *cell);
-    struct keel_json w;
+    struct keel_json w; /* the whole answer: the loop copies nothing */
 };
 
 static enum keel_status page_work(void *job, const atomic_bool *stop)
@@ -714,12 +714,14 @@ static enum keel_status page_work(void *job, const atomic_bool *stop)
     struct page *p = job;
     enum keel_status st = KEEL_OK;
 
-    keel_json_arr(&p->w, NULL);
+    keel_json_obj(&p->w, NULL);
+    keel_json_arr(&p->w, p->name);
     for (size_t i = 0; i < p->n && st == KEEL_OK && !atomic_load(stop); i++)
         st = p->write(&p->w, &KEEL_CELL(p->rows, i, 0));
-    if (st == KEEL_OK)
-        keel_json_end(&p->w);
-    return st;
+    if (st != KEEL_OK)
+        return st;
+    end_list(&p->w, p->n, p->rows->n > p->n, p->n > 0 ? int_cell(KEEL_CELL(p->rows, p->n - 1, 0)) : 0);
+    return KEEL_OK;
 }
 
 static enum keel_status page_printed(struct keel_call *c)
@@ -730,14 +732,7 @@ static enum keel_status page_printed(struct keel_call *c)
         return keel_fail(c, KEEL_INTERNAL, "a row of the journal cannot be read");
     if (keel_wait_status(c) != KEEL_OK)
         return keel_wait_status(c);
-    keel_json_obj(&c->out, NULL);
-    keel_json_raw(&c->out, p->name, keel_json_text(&p->w), p->w.len);
-    keel_json_u64(&c->out, "count", p->n);
-    if (p->rows->n > p->n)
-        keel_json_i64(&c->out, "next", int_cell(KEEL_CELL(p->rows, p->n - 1, 0)));
-    else
-        keel_json_null(&c->out, "next");
-    keel_json_end(&c->out);
+    c->out = p->w;
     return KEEL_OK;
 }
 
@@ -752,7 +747,7 @@ static enum keel_status page_of(struct keel_call *c, const char *name, int64_t l
     p = keel_arena_alloc(c->arena, sizeof *p);
     *p = (struct page){.rows = c->rows, .name = name, .write = write,
                        .n = c->rows->n < (size_t)limit ? c->rows->n : (size_t)limit};
-    keel_json_init(&p->w, c->arena, 512);
+    keel_json_init(&p->w, c->arena, 512 + p->n * 512);
     c->ctx = p;
     if (p->n > PAGE_INLINE)
         return keel_await_work(c, page_work, p, page_printed);
@@ -943,6 +938,9 @@ enum keel_status api_fills(struct keel_call *c)
 {
     const struct list_query *q = c->arg;
 
+    /* High, because portfolio catches up by it; a long page is bulk all the same. */
+    if (q->limit > PAGE_INLINE)
+        keel_lower(c, KEEL_NORMAL);
     return keel_await_read(
         c, "SELECT " STRATEGY_FILL_COLUMNS " FROM fills WHERE fill_no > ? ORDER BY fill_no LIMIT ?",
         "ii", fills_read, q->has_after ? q->after : 0, q->limit + 1);
