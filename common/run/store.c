@@ -36,8 +36,8 @@ enum {
     MAX_ROWS = 5000,
     MAX_READERS = 8,
     BUSY_MS = 5000,
-    DUE_FRAMES = 400,   /* new in the log: a checkpoint is due once the store is idle */
-    MOST_FRAMES = 8000, /* idle or not */
+    DUE_FRAMES = 4000,  /* new in the log: a checkpoint is due once the store is idle */
+    MOST_FRAMES = 16000, /* idle or not */
     IDLE_NS = 4000000,
     WHY_CAP = 240
 };
