@@ -21,7 +21,7 @@ CHECK = ('{"portfolio_value":100000,"positions":[{"symbol":"BTCUSDT","market_val
 LIVE = ('{"order":{"client_order_id":"bench-{n}","strategy_id":"manual","symbol":"BTCUSDT","side":"BUY","quantity":"0.01",'
         '"order_type":"LIMIT","price":"61660"}}')
 ORDER = ('{"client_order_id":"bench-{n}","symbol":"BTCUSDT","side":"BUY","quantity":"0.0001","order_type":"LIMIT",'
-         '"price":"61660","time_in_force":"IOC"}')
+         '"price":"70000","time_in_force":"IOC"}')
 FILL = ('{"trade_id":"bench-{n}","client_order_id":"bench-{n}","venue":"bench","strategy_id":"manual","symbol":"BTCUSDT","side":"BUY",'
         '"quantity":"0.0001","price":"61660","fee":{"amount":"0.002","currency":"USDT"},"ts_event":{now}}')
 QUOTE = ('{"data":[{"symbol":"BENCHUSDT","data_type":"quote","source":"bench","timestamp":{now},'
