@@ -241,6 +241,9 @@ static void runtime_metrics(struct keel_text *t, struct keel_rt *rt)
                   (double)http.refused);
     engine_series(t, rt, "keel_http_timed_out_total", "counter", "Connections cut over a late header or body.",
                   (double)http.timed_out);
+    engine_series(t, rt, "keel_http_slowed_total", "counter",
+                  "Requests taken up later because their client asks again and again without the pause it was told.",
+                  (double)http.slowed);
     engine_series(t, rt, "keel_http_connections", "gauge", "Open HTTP connections.", http.connections);
 }
 

@@ -1278,6 +1278,11 @@ void keel_timers_stop(struct keel_rt *rt)
 
 /* ---- opening and closing ---- */
 
+struct keel_ticks *keel_call_ticks(struct keel_rt *rt)
+{
+    return rt->calls->ticks;
+}
+
 void keel_calls_open(struct keel_rt *rt)
 {
     struct keel_calls *cs = keel_alloc(1, sizeof *cs);

@@ -17,6 +17,7 @@ struct keel_ticks *keel_ticks_open(uv_loop_t *loop);
 void keel_ticks_close(struct keel_ticks *ts); /* frees it once the loop has closed the handle */
 void keel_tick_set(struct keel_ticks *ts, struct keel_tick *t, int64_t at_ns);
 void keel_tick_clear(struct keel_ticks *ts, struct keel_tick *t);
+struct keel_ticks *keel_call_ticks(struct keel_rt *rt); /* of the calls, from their opening to their closing */
 
 /* ---- decode.c ---- */
 /* Path, query and body together as op->takes. err is filled on KEEL_INVALID. */

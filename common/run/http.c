@@ -5,6 +5,7 @@
  * carry a phase and a stamp of our own: a sweep cuts what is late, and beyond max_connections the answer is 503.
  * A request becomes a call; while the call waits, its connection is suspended.
  */
+#include "call_priv.h"
 #include "ws_priv.h"
 
 #include "keel/clock.h"
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,10 @@ enum {
     ARENA_BYTES = 2048,
     LAST_BYTES = 512,          /* texts of the last route, of a usual path */
     BULK_SLICE_NS = 200000,    /* of a turn of the loop for calls that are not urgent, and at least one of them */
+    STUBBORN = 3,              /* refused calls in a row, none with the pause before it that was asked for; the next ... */
+    STUBBORN_MS = 20,          /* ... waits so long, and each one after it so much longer, ... */
+    STUBBORN_MOST_MS = 240,    /* ... but never more */
+    OBEYED_MS = 1000,          /* the least Retry-After there is */
     SPARE_ARENAS = 64,
     N_KEPT = 64,               /* responses for use again ... */
     MAX_KEPT = 4096,           /* ... the largest body of one ... */
@@ -71,6 +77,9 @@ struct connection {
     bool asked, suspended;     /* the call was made; it has not answered yet */
     bool is_deferred;          /* suspended, the call is still to be made */
     struct connection *next_deferred;
+    unsigned n_refused;        /* calls refused in a row, each sooner after the one before than Retry-After said */
+    bool is_slowed;            /* suspended until the tick, the call is still to be made */
+    struct keel_tick slowed;
     int64_t came_ns;           /* of the request in hand, once it is whole */
     struct last_route last;
     /* the request in hand */
@@ -121,7 +130,7 @@ struct keel_http {
     bool again;                /* the server must run again before the loop may block */
     struct connection *connections;
     uint32_t n_connections, n_requests_in_hand, n_suspended;
-    uint64_t n_requests, n_refused, n_timed_out;
+    uint64_t n_requests, n_refused, n_timed_out, n_slowed;
     struct keel_arena *arenas[SPARE_ARENAS];
     size_t n_arenas;
     struct prebuilt prebuilt[N_PREBUILT];
@@ -604,6 +613,7 @@ static void on_answer(void *ctx, const struct keel_answer *answer)
 {
     struct connection *c = ctx;
 
+    c->n_refused = answer->http == 503 || answer->http == 429 ? c->n_refused + 1 : 0;
     set_answer_of_call(c, answer);
     if (!c->suspended)
         return;
@@ -1068,6 +1078,58 @@ static void call_deferred(struct keel_http *h, int64_t slice_ns)
         uv_idle_stop(&h->spin);
 }
 
+/*
+ * Who asks again at once after every refusal costs more than an order: some hundred such clients took the processor that
+ * the orders of all others needed. So the next request on such a connection is taken up a moment later, as if it had been
+ * read later; what must not wait is taken up at once.
+ */
+static bool is_stubborn(struct connection *c)
+{
+    const struct keel_rt *rt = c->h->rt;
+
+    if (c->n_refused == 0)
+        return false;
+    if (c->came_ns - c->answered_ns >= OBEYED_MS * 1000000LL)
+        c->n_refused = 0;
+    return c->n_refused >= STUBBORN && rt->guard->hybrid && !(c->op->flags & KEEL_MUST) && !rt->draining &&
+           !c->h->is_quiesced;
+}
+
+/* A suspended connection cannot close: it is still there. */
+static void take_up(struct connection *c)
+{
+    c->is_slowed = false;
+    c->came_ns = keel_mono_ns();
+    call_now(c);
+}
+
+static void on_slowed(struct keel_tick *tick)
+{
+    take_up((struct connection *)((char *)tick - offsetof(struct connection, slowed)));
+}
+
+static void slow_down(struct connection *c)
+{
+    int64_t ms = (int64_t)STUBBORN_MS * (c->n_refused - STUBBORN + 1);
+
+    c->h->n_slowed++;
+    c->is_slowed = true;
+    c->slowed.fn = on_slowed;
+    keel_tick_set(keel_call_ticks(c->h->rt), &c->slowed,
+                  keel_mono_ns() + (ms < STUBBORN_MOST_MS ? ms : STUBBORN_MOST_MS) * 1000000);
+    wait_for_answer(c);
+}
+
+static void take_up_slowed(struct keel_http *h)
+{
+    for (struct connection *c = h->connections; c != NULL; c = c->next) {
+        if (!c->is_slowed)
+            continue;
+        keel_tick_clear(keel_call_ticks(h->rt), &c->slowed);
+        take_up(c);
+    }
+}
+
 static enum MHD_Result make_call(struct connection *c)
 {
     struct keel_http *h = c->h;
@@ -1075,6 +1137,10 @@ static enum MHD_Result make_call(struct connection *c)
     c->asked = true;
     enter(c, PHASE_ANSWER);
     c->came_ns = c->answered_ns > h->arrived_ns ? c->answered_ns : h->arrived_ns;
+    if (is_stubborn(c)) {
+        slow_down(c);
+        return MHD_YES;
+    }
     if ((h->deferred != NULL || h->bulk_ns >= BULK_SLICE_NS) && is_deferrable(c)) {
         defer(c);
         return MHD_YES;
@@ -1290,6 +1356,7 @@ void keel_http_quiesce(struct keel_rt *rt)
     if (h == NULL || h->is_quiesced)
         return;
     call_deferred(h, INT64_MAX);
+    take_up_slowed(h);
     h->is_quiesced = true;
     fd = MHD_quiesce_daemon(h->daemon);
     if (fd != MHD_INVALID_SOCKET)
@@ -1344,6 +1411,6 @@ struct keel_http_stats keel_http_stats(const struct keel_rt *rt)
 
     if (h == NULL)
         return (struct keel_http_stats){0};
-    return (struct keel_http_stats){.requests = h->n_requests, .refused = h->n_refused, .timed_out = h->n_timed_out,
+    return (struct keel_http_stats){.requests = h->n_requests, .refused = h->n_refused, .timed_out = h->n_timed_out, .slowed = h->n_slowed,
                                     .connections = h->n_connections, .waiting = h->n_requests_in_hand};
 }

@@ -292,7 +292,7 @@ enum keel_status keel_http_open(struct keel_rt *rt); /* listens; writes port_fil
 void keel_http_quiesce(struct keel_rt *rt);          /* stop accepting; answers carry Connection: close */
 void keel_http_close(struct keel_rt *rt);            /* every suspended connection must have been answered */
 uint16_t keel_http_port(const struct keel_rt *rt);
-struct keel_http_stats { uint64_t requests, refused, timed_out; uint32_t connections, waiting; };
+struct keel_http_stats { uint64_t requests, refused, timed_out, slowed; uint32_t connections, waiting; };
 struct keel_http_stats keel_http_stats(const struct keel_rt *rt); /* zeros without rt->http */
 
 /* ---- source.c ---- */

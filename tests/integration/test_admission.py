@@ -2,11 +2,12 @@
 import http.client
 import json
 import os
+import re
 import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from keeltest import HYBRID, Engine, Folder  # noqa: E402
+from keeltest import HYBRID, Engine, Folder, wait_for  # noqa: E402
 
 IS_HYBRID = HYBRID.lower() not in ("false", "0", "no", "off")
 TOKENS = {f"{who.upper()}_TOKEN": f"the-{who}-token" for who in ("read", "trade", "admin", "engine")}
@@ -66,6 +67,36 @@ class Rates(unittest.TestCase):
         self.assertEqual(got.status, 200)
         self.assertIn("limits", json.loads(got.read()))
         conn.close()
+
+    def test_who_never_pauses_is_slowed(self):
+        """Three refusals in a row are answered at once; from the fourth on the same connection's requests wait, but not what
+        must never wait; and a request that waits is answered when the engine is stopped."""
+        engine = self.engine()
+        conn = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=20)
+        self.addCleanup(conn.close)
+
+        def ask(method="GET", path="/risk/limits", body=None):
+            conn.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+            got = conn.getresponse()
+            got.read()
+            return got.status
+
+        def slowed():
+            text = engine.get("/metrics").body.decode()
+            return int(re.search(r"keel_http_slowed_total\{.*\} (\d+)", text)[1])
+
+        refused = 429 if IS_HYBRID else 200
+        self.assertEqual([ask() for _ in range(8)], [200] * 2 + [refused] * 6)
+        self.assertEqual(slowed(), 3 if IS_HYBRID else 0)
+        self.assertEqual(ask("PUT", "/risk/trading-state", {"state": "HALTED", "reason": "test"}), 200)
+        self.assertEqual(slowed(), 3 if IS_HYBRID else 0)
+        self.assertEqual([ask() for _ in range(4)], [refused] * 4)
+        self.assertEqual(slowed(), 4 if IS_HYBRID else 0)
+        conn.request("GET", "/risk/limits")
+        if IS_HYBRID:
+            wait_for(lambda: slowed() == 5)
+        self.assertEqual(engine.stop(), 0)
+        self.assertIn(conn.getresponse().status, (refused, 503))
 
 
 if __name__ == "__main__":
