@@ -154,7 +154,7 @@ static void deliver(struct call *c, struct keel_arena *a, struct keel_answer *an
     if (c->is_holding) {
         c->is_holding = false;
         c->pub.rt->calls->n_holding--;
-        keel_bus_let_go(c->pub.rt);
+        keel_bus_answered(c->pub.rt);
     }
 }
 

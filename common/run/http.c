@@ -202,6 +202,7 @@ static void run(struct keel_http *h)
             break;
     }
     h->is_running = false;
+    keel_bus_let_go(h->rt);
     if (h->again || (has_timeout && ms == 0))
         uv_timer_start(&h->timer, on_timer, 0, 0); /* the loop's other work first */
     else if (has_timeout)

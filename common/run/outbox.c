@@ -409,14 +409,21 @@ void keel_out_flush(struct keel_bus *b)
 static void on_hold_timer(uv_timer_t *timer)
 {
     struct keel_out *o = timer->data;
-    o->is_held = false;
+    o->is_held = o->is_due = false;
     keel_out_flush_stream(&o->stream[KEEL_LANE_CRITICAL]);
+}
+
+void keel_bus_answered(struct keel_rt *rt)
+{
+    struct keel_out *o = rt->bus != NULL ? rt->bus->out : NULL;
+    if (o != NULL)
+        o->is_due = o->is_held;
 }
 
 void keel_bus_let_go(struct keel_rt *rt)
 {
     struct keel_out *o = rt->bus != NULL ? rt->bus->out : NULL;
-    if (o == NULL || !o->is_held)
+    if (o == NULL || !o->is_due)
         return;
     uv_timer_stop(&o->hold_timer);
     on_hold_timer(&o->hold_timer);

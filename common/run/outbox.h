@@ -89,7 +89,7 @@ struct keel_out {
     struct stream stream[KEEL_N_LANE];
     size_t queued, reserved;
     uv_timer_t flush_timer, hold_timer;
-    bool flush_is_set, is_held;
+    bool flush_is_set, is_held, is_due; /* is_due: an answer that held records back is ready, and leaves before them */
     struct keel_arena *scratch;
     uint32_t dep;
     int64_t room_asked_ns, prune_at_ns, guard_good_ns;

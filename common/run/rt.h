@@ -218,7 +218,9 @@ int64_t keel_bus_away_ns(struct keel_rt *rt);         /* since when Redis is awa
 /* Room for n more records of the lane; the reservation is given back by send or release. */
 bool keel_bus_reserve(struct keel_rt *rt, enum keel_lane lane, size_t n);
 void keel_bus_release(struct keel_rt *rt, enum keel_lane lane, size_t n);
-void keel_bus_let_go(struct keel_rt *rt); /* critical records that waited for an answer */
+/* Critical records wait for the answer of a call: it is ready; it has been sent, and what waited follows. */
+void keel_bus_answered(struct keel_rt *rt);
+void keel_bus_let_go(struct keel_rt *rt);
 struct keel_outgoing { const struct keel_topic *topic; const char *key; int64_t ts_event, ts_init, ts_recv;
                        const char *traceparent; const char *payload; size_t len; bool is_live; };
 /* Makes room for a live record by dropping the oldest that waits; false: none does. */
