@@ -1082,7 +1082,7 @@ static void call_deferred(struct keel_http *h, int64_t slice_ns)
 /*
  * Who asks again at once after every refusal costs more than an order: some hundred such clients took the processor that
  * the orders of all others needed. So the next request on such a connection is taken up a moment later, as if it had been
- * read later; what must not wait is taken up at once.
+ * read later; what must not wait is taken up at once, and so is what other engines send, each for somebody else.
  */
 static bool is_stubborn(struct connection *c)
 {
@@ -1092,8 +1092,8 @@ static bool is_stubborn(struct connection *c)
         return false;
     if (c->came_ns - c->answered_ns >= OBEYED_MS * 1000000LL)
         c->n_refused = 0;
-    return c->n_refused >= STUBBORN && rt->guard->hybrid && !(c->op->flags & KEEL_MUST) && !rt->draining &&
-           !c->h->is_quiesced;
+    return c->n_refused >= STUBBORN && rt->guard->hybrid && c->request.client != 0 && !(c->op->flags & KEEL_MUST) &&
+           !rt->draining && !c->h->is_quiesced;
 }
 
 /* A suspended connection cannot close: it is still there. */
@@ -1412,6 +1412,7 @@ struct keel_http_stats keel_http_stats(const struct keel_rt *rt)
 
     if (h == NULL)
         return (struct keel_http_stats){0};
-    return (struct keel_http_stats){.requests = h->n_requests, .refused = h->n_refused, .timed_out = h->n_timed_out, .slowed = h->n_slowed,
-                                    .connections = h->n_connections, .waiting = h->n_requests_in_hand};
+    return (struct keel_http_stats){.requests = h->n_requests, .refused = h->n_refused, .timed_out = h->n_timed_out,
+                                    .slowed = h->n_slowed, .connections = h->n_connections,
+                                    .waiting = h->n_requests_in_hand};
 }
