@@ -1,7 +1,8 @@
 /*
  * redis://[user:password@]host[:port][/db], the same as rediss:// with ca, cert and key,
- * unix://[user:password@]/path, redis+sentinel://[user:password@]host[:port][,...]/service. Parameters follow a
- * question mark. What is left over is an error: a misspelt parameter must not become a default.
+ * unix://[user:password@]/path, redis+sentinel:// or rediss+sentinel://[user:password@]host[:port][,...]/service with
+ * sentinel_user and sentinel_password. Parameters follow a question mark. What is left over is an error: a misspelt
+ * parameter must not become a default.
  */
 #include "keel/redis_url.h"
 
@@ -15,6 +16,7 @@
 #define REDIS_PORT 6379
 #define SENTINEL_PORT 26379
 #define PATH_MAX_UNIX 108
+#define SENTINEL_PASSWORD "sentinel_password"
 
 struct span { const char *s; size_t n; };
 
@@ -127,19 +129,27 @@ static const char *db_parse(struct span s, struct keel_redis_url *u)
 
 static const char *parameter(struct span name, struct span value, struct keel_redis_url *u)
 {
-    const struct { const char *name; char *to; } files[] = {{"ca", u->ca}, {"cert", u->cert}, {"key", u->key}};
+    const bool tls = u->is_tls, sentinel = u->service[0] != '\0';
+    static const char bad_path[] = "the path in ca, cert or key is empty, longer than 255 bytes or badly escaped",
+                      bad_user[] = "sentinel_user is empty, longer than 63 bytes or badly escaped",
+                      bad_password[] = SENTINEL_PASSWORD " is empty, longer than 255 bytes or badly escaped";
+    const struct { const char *name; bool is_there; char *to; size_t cap; const char *why; } texts[] = {
+        {"ca", tls, u->ca, sizeof u->ca, bad_path},
+        {"cert", tls, u->cert, sizeof u->cert, bad_path},
+        {"key", tls, u->key, sizeof u->key, bad_path},
+        {"sentinel_user", sentinel, u->sentinel_user, sizeof u->sentinel_user, bad_user},
+        {SENTINEL_PASSWORD, sentinel, u->sentinel_password, sizeof u->sentinel_password, bad_password}};
     if (name.n == 2 && memcmp(name.s, "db", 2) == 0)
         return db_parse(value, u);
-    for (size_t i = 0; i < KEEL_COUNT(files) && u->is_tls; i++)
-        if (name.n == strlen(files[i].name) && memcmp(name.s, files[i].name, name.n) == 0)
-            return value.n > 0 && unescape(value, files[i].to, sizeof u->ca)
-                       ? NULL : "the path in ca, cert or key is empty, longer than 255 bytes or badly escaped";
+    for (size_t i = 0; i < KEEL_COUNT(texts); i++)
+        if (texts[i].is_there && name.n == strlen(texts[i].name) && memcmp(name.s, texts[i].name, name.n) == 0)
+            return value.n > 0 && unescape(value, texts[i].to, texts[i].cap) ? NULL : texts[i].why;
     /* A question mark in a password that was not escaped must not bring the rest of it to light. */
     size_t shown = 0;
     while (shown < name.n && shown < 32 && ((name.s[shown] >= 'a' && name.s[shown] <= 'z') || name.s[shown] == '_'))
         shown++;
-    snprintf(u->why, sizeof u->why, "unknown parameter %.*s; there are db%s", shown == name.n ? (int)shown : 0, name.s,
-             u->is_tls ? ", ca, cert and key" : "");
+    snprintf(u->why, sizeof u->why, "unknown parameter %.*s; there are db%s%s", shown == name.n ? (int)shown : 0, name.s,
+             tls ? ", ca, cert, key" : "", sentinel ? ", sentinel_user, " SENTINEL_PASSWORD : "");
     return u->why;
 }
 
@@ -152,6 +162,8 @@ static const char *parameters(struct span s, struct keel_redis_url *u)
     }
     if (why == NULL && (u->cert[0] == '\0') != (u->key[0] == '\0'))
         why = "cert and key come together";
+    if (why == NULL && u->sentinel_user[0] != '\0' && u->sentinel_password[0] == '\0')
+        why = "sentinel_user is without " SENTINEL_PASSWORD;
     return why;
 }
 
@@ -176,7 +188,7 @@ static const char *tcp_parse(struct span s, struct keel_redis_url *u)
     struct span hosts = until(&s, '/');
     const char *why = credentials(&hosts, u);
     if (why == NULL && memchr(hosts.s, ',', hosts.n) != NULL)
-        why = "several hosts are for redis+sentinel://";
+        why = "several hosts are for redis+sentinel:// and rediss+sentinel://";
     if (why == NULL)
         why = host_parse(hosts, REDIS_PORT, u);
     if (why == NULL && s.n > 0)
@@ -204,7 +216,7 @@ const char *keel_redis_url_parse(const char *url, struct keel_redis_url *u)
         const char *scheme, *(*parse)(struct span s, struct keel_redis_url *u);
         bool is_tls;
     } forms[] = {{"redis://", tcp_parse, false}, {"rediss://", tcp_parse, true}, {"unix://", unix_parse, false},
-                 {"redis+sentinel://", sentinel_parse, false}};
+                 {"redis+sentinel://", sentinel_parse, false}, {"rediss+sentinel://", sentinel_parse, true}};
     memset(u, 0, sizeof *u);
     for (size_t i = 0; i < KEEL_COUNT(forms); i++) {
         size_t n = strlen(forms[i].scheme);
@@ -215,13 +227,19 @@ const char *keel_redis_url_parse(const char *url, struct keel_redis_url *u)
         u->is_tls = forms[i].is_tls;
         return why != NULL ? why : parameters(rest, u);
     }
-    return "it must begin with redis://, rediss://, redis+sentinel:// or unix://";
+    return "it must begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://";
 }
 
 static size_t authority(const char *url)
 {
     const char *scheme = strstr(url, "://");
     return scheme != NULL ? (size_t)(scheme + 3 - url) : 0;
+}
+
+static void add_escaped(struct keel_text *t, const char *secret)
+{
+    for (const char *p = secret; *p != '\0'; p++)
+        keel_text_add(t, "%%%02x", (unsigned)(unsigned char)*p);
 }
 
 const char *keel_redis_url_with(struct keel_arena *a, const char *url, const char *password)
@@ -235,15 +253,32 @@ const char *keel_redis_url_with(struct keel_arena *a, const char *url, const cha
     size_t user = end != NULL ? (size_t)(end - rest) : 0, named = user > 0 && rest[user - 1] == ':' ? user - 1 : user;
     keel_text_init(&t, a, strlen(url) + 3 * strlen(password) + 8);
     keel_text_add(&t, "%.*s%.*s:", (int)at, url, (int)named, rest);
-    for (const char *p = password; *p != '\0'; p++)
-        keel_text_add(&t, "%%%02x", (unsigned)(unsigned char)*p);
+    add_escaped(&t, password);
     keel_text_add(&t, "@%s", end != NULL ? end + 1 : rest);
+    return t.buf;
+}
+
+const char *keel_redis_url_with_sentinel(struct keel_arena *a, const char *url, const char *password)
+{
+    struct keel_redis_url u;
+    struct keel_text t;
+    if (keel_redis_url_parse(url, &u) != NULL || u.sentinel_password[0] != '\0')
+        return url;
+    keel_text_init(&t, a, strlen(url) + 3 * strlen(password) + 32);
+    keel_text_add(&t, "%s%c" SENTINEL_PASSWORD "=", url, strchr(url, '?') != NULL ? '&' : '?');
+    add_escaped(&t, password);
     return t.buf;
 }
 
 const char *keel_redis_url_shown(struct keel_arena *a, const char *url)
 {
     size_t at = authority(url);
-    const char *end = strrchr(url + at, '@');
-    return end != NULL ? keel_arena_printf(a, "%.*s:(set)%s", (int)at, url, end) : url;
+    const char *end = strrchr(url + at, '@'), *secret = strstr(url, SENTINEL_PASSWORD "=");
+    if (secret != NULL && end > secret)
+        return keel_arena_printf(a, "%.*s(set)", (int)at, url);
+    if (secret == NULL)
+        return end != NULL ? keel_arena_printf(a, "%.*s:(set)%s", (int)at, url, end) : url;
+    const char *from = end != NULL ? end : url + at, *after = secret + strlen(SENTINEL_PASSWORD "=");
+    return keel_arena_printf(a, "%.*s%s%.*s(set)%s", (int)at, url, end != NULL ? ":(set)" : "", (int)(after - from), from,
+                             after + strcspn(after, "&"));
 }

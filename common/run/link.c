@@ -7,8 +7,8 @@
  * tick, never from inside one of hiredis' callbacks. The adapter to libuv is our own: an error of the poll (status
  * < 0) must reach hiredis.
  *
- * Behind Sentinel every connection begins with a question to one of the sentinels, and counts as up only when the
- * server says itself that it is the master: what a sentinel knows may be old.
+ * Behind Sentinel every connection begins with a question to one of the sentinels, which have a password of their
+ * own, and counts as up only when the server says itself that it is the master: what a sentinel knows may be old.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -369,9 +369,29 @@ static void on_role(void *ctx, const struct redisReply *reply)
     on_greeting(ctx, reply);
 }
 
+static void on_sentinel_greeting(void *ctx, const struct redisReply *reply)
+{
+    const char *error = keel_reply_error(reply);
+    if (error != NULL)
+        fail_soon(ctx, error);
+}
+
+static bool authenticate(struct keel_link *l, const char *user, const char *password, keel_reply_done_fn *fn)
+{
+    struct keel_args a = {0};
+    if (password[0] == '\0')
+        return false;
+    keel_arg(&a, "AUTH");
+    if (user[0] != '\0')
+        keel_arg(&a, user);
+    keel_arg(&a, password);
+    return command_send(l, &a, 0, fn, l);
+}
+
 static void ask_sentinel(struct keel_link *l)
 {
     struct keel_args a = {0};
+    authenticate(l, l->to.sentinel_user, l->to.sentinel_password, on_sentinel_greeting);
     keel_arg(&a, "SENTINEL");
     keel_arg(&a, "get-master-addr-by-name");
     keel_arg(&a, l->to.service);
@@ -380,16 +400,9 @@ static void ask_sentinel(struct keel_link *l)
 
 static void greet(struct keel_link *l)
 {
-    struct keel_args auth = {0}, select = {0}, role = {0}, ping = {0};
+    struct keel_args select = {0}, role = {0}, ping = {0};
     char db[24];
-    l->greetings = 0;
-    if (l->to.password[0] != '\0') {
-        keel_arg(&auth, "AUTH");
-        if (l->to.user[0] != '\0')
-            keel_arg(&auth, l->to.user);
-        keel_arg(&auth, l->to.password);
-        l->greetings += command_send(l, &auth, 0, on_greeting, l);
-    }
+    l->greetings = authenticate(l, l->to.user, l->to.password, on_greeting);
     if (l->to.db != 0) {
         snprintf(db, sizeof db, "%lld", (long long)l->to.db);
         keel_arg(&select, "SELECT");

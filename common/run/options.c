@@ -18,7 +18,8 @@ KEEL_RECORD_TABLE(keel_core_options, KEEL_CORE_OPTIONS);
 KEEL_RECORD_TABLE(keel_peer_urls, KEEL_PEER_URLS);
 KEEL_RECORD_TABLE(keel_breaker_options, KEEL_BREAKER_OPTIONS);
 
-static const char *const secrets[] = {"read_token", "trade_token", "admin_token", "engine_token", "redis_password"};
+static const char *const secrets[] = {"read_token", "trade_token", "admin_token", "engine_token", "redis_password",
+                                      "redis_sentinel_password"};
 
 struct reader {
     const struct keel_engine *engine;
@@ -284,6 +285,12 @@ static enum keel_status complete_redis_url(const struct reader *r, struct keel_c
         return refuse(r, "redis_url=%s: %s", keel_redis_url_shown(r->a, core->redis_url), why);
     if (core->redis_url[0] != '\0' && core->redis_password[0] != '\0')
         core->redis_url = keel_redis_url_with(r->a, core->redis_url, core->redis_password);
+    if (core->redis_sentinel_password[0] == '\0')
+        return KEEL_OK;
+    if (strstr(core->redis_url, "+sentinel://") == NULL)
+        return refuse(r, "redis_sentinel_password: redis_url=%s names no sentinels",
+                      keel_redis_url_shown(r->a, core->redis_url));
+    core->redis_url = keel_redis_url_with_sentinel(r->a, core->redis_url, core->redis_sentinel_password);
     return KEEL_OK;
 }
 
@@ -389,6 +396,7 @@ void keel_opts_print(const struct keel_opts *o, const struct keel_engine *engine
     core.engine_token = hidden(core.engine_token);
     core.redis_url = keel_redis_url_shown(a, core.redis_url);
     core.redis_password = hidden(core.redis_password);
+    core.redis_sentinel_password = hidden(core.redis_sentinel_password);
     keel_json_init(&w, a, 4096);
     keel_json_obj(&w, NULL);
     keel_record_encode(&keel_core_options_fields, &core, &w);

@@ -20,8 +20,9 @@
     X(S, STR, http_host, "127.0.0.1", 1, 64, "", "address to listen on; beyond loopback only with tokens")             \
     X(S, I64, port, KEEL_OPT, 0, 65535, "", "port to listen on; 0: any free one; absent: the engine's own")           \
     X(S, STR, port_file, "", 0, 512, "", "file that receives the port in use once the engine listens")                 \
-    X(S, STR, redis_url, "redis://127.0.0.1:6379/0", 0, 512, "", "redis://, rediss://, redis+sentinel:// or unix://, see docs/containers.md; empty: none") \
+    X(S, STR, redis_url, "redis://127.0.0.1:6379/0", 0, 512, "", "redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://, see docs/containers.md; empty: none") \
     X(S, STR, redis_password, "", 0, 255, "", "password for Redis where redis_url has none; also REDIS_PASSWORD_FILE") \
+    X(S, STR, redis_sentinel_password, "", 0, 255, "", "password for the sentinels where redis_url has none; also REDIS_SENTINEL_PASSWORD_FILE") \
     X(S, STR, data_dir, "data", 1, 512, "", "directory of the engine's files")                                         \
     X(S, STR, keel_env, "main", 1, 32, "", "names the system; another value prefixes every bus key")                   \
     X(S, ENUM, keel_mode, "paper", 0, 0, "live|paper|sim", "of the whole system")                                      \

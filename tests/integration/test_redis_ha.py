@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import unittest
+import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 from books import settle, verify  # noqa: E402
@@ -17,7 +18,9 @@ def lines(answer):
 
 
 class Sentinels:
-    """A master, a replica and three sentinels; speaks to the engines' Chain as a Redis does."""
+    """A master, a replica and three sentinels, which have a password; speaks to the engines' Chain as a Redis does."""
+
+    PASSWORD = "sent in&el?"
 
     def __init__(self, test, folder):
         self.servers = []
@@ -34,20 +37,21 @@ class Sentinels:
         for k in range(3):
             port, conf = free_port(), os.path.join(folder, f"sentinel{k}.conf")
             with open(conf, "w") as f:
-                f.write(f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+                f.write(f"port {port}\nbind 127.0.0.1\ndir {folder}\nrequirepass \"{self.PASSWORD}\"\n"
                         f"sentinel monitor keel 127.0.0.1 {self.servers[0].port} 2\n"
                         "sentinel down-after-milliseconds keel 1000\nsentinel failover-timeout keel 6000\n")
             p = Process(["redis-server", conf, "--sentinel"], log=os.path.join(folder, f"sentinel{k}.log")).start()
             test.addCleanup(p.stop)
             self.ports.append(port)
         # One that was never asked, and does not answer, stands first: the next is asked.
-        self.url = "redis+sentinel://" + ",".join(f"127.0.0.1:{p}" for p in [free_port(), *self.ports]) + "/keel"
+        self.url = "redis+sentinel://" + ",".join(f"127.0.0.1:{p}" for p in [free_port(), *self.ports]) + \
+            "/keel?sentinel_password=" + urllib.parse.quote(self.PASSWORD)
         # Each must know both others and the replica, or the master's end finds them without a majority.
         wait_for(lambda: all(self.knows(p) for p in self.ports), 30)
 
     def ask(self, port, *words):
         r = Redis.__new__(Redis)
-        r.port = port
+        r.port, r.password = port, self.PASSWORD
         return lines(r.command(*words))
 
     def knows(self, port):
@@ -82,6 +86,28 @@ class Failover(unittest.TestCase):
         verify(self, p)
         self.assertLessEqual(set(ids), {f["client_order_id"] for f in p["fills"]})
         self.assertTrue(redis.servers[1].command("XLEN", "nautilus-portfolio-hybrid-streams:priority").startswith(b":"))
+
+    def test_sentinels_have_a_password_of_their_own(self):
+        folder = Folder(self).path
+        redis = Sentinels(self, folder)
+        path, bare = os.path.join(folder, "password"), redis.url.split("?")[0]
+        with open(path, "w") as f:
+            f.write(Sentinels.PASSWORD + "\n")
+        for env, why in (({"REDIS_SENTINEL_PASSWORD_FILE": path}, None), ({}, "NOAUTH"),
+                         ({"REDIS_SENTINEL_PASSWORD": "wrong-one"}, "WRONGPASS")):
+            e = Engine("features", folder, bare, env)
+            self.addCleanup(e.stop)
+            e.start()
+            if why is None:
+                wait_for(lambda e=e: e.get("/health").json["messagebus_connected"], 20)
+            else:
+                wait_for(lambda e=e, why=why: why in e.log().split('"event":"http_listening"')[-1], 20)
+                self.assertFalse(e.get("/health").json["messagebus_connected"])
+            shown = subprocess.run(e.argv + ["--print-config"], env=e.env, capture_output=True, text=True, timeout=20)
+            self.assertEqual(shown.returncode, 0, shown.stderr)
+            for secret in (Sentinels.PASSWORD, "%73%65", "wrong-one"):
+                self.assertNotIn(secret, e.log() + shown.stdout + shown.stderr)
+            e.stop()
 
     def order(self, chain, oid):
         return chain["strategy"].post("/orders", {"client_order_id": oid, "symbol": "BTCUSDT", "side": "BUY",
@@ -191,8 +217,30 @@ class Tls(unittest.TestCase):
         self.addCleanup(e.stop)
         return e.start()
 
+    def test_sentinel_over_tls(self):
+        tls = (f'tls-cert-file {self.path("server.crt")}\ntls-key-file {self.path("server.key")}\n'
+               f'tls-ca-cert-file {self.path("ca.crt")}\ntls-auth-clients yes\ntls-replication yes\n')
+        port, conf = free_port(), self.path("sentinel.conf")
+        with open(conf, "w") as f:
+            f.write(f"port 0\ntls-port {port}\nbind 127.0.0.1\ndir {self.folder}\n{tls}"
+                    "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+                    f"sentinel monitor keel localhost {self.tls_port} 1\n")
+        p = Process(["redis-server", conf, "--sentinel"], log=self.path("sentinel.log")).start()
+        self.addCleanup(p.stop)
+        files = "&".join(f"{k}={self.path(v)}" for k, v in self.GOOD.items())
+        for scheme, connects in (("rediss", True), ("redis", False)):
+            e = Engine("risk", self.folder, f"{scheme}+sentinel://localhost:{port}/keel" + (f"?{files}" if connects else ""))
+            self.addCleanup(e.stop)
+            e.start()
+            wait_for(lambda e=e, connects=connects: e.get("/health").json["messagebus_connected"] if connects else
+                     "redis_away" in e.log().split('"event":"http_listening"')[-1], 20)
+            self.assertEqual(e.get("/health").json["messagebus_connected"], connects)
+            e.stop()
+
+    GOOD = {"ca": "ca.crt", "cert": "client.crt", "key": "client.key"}
+
     def test_both_sides_prove_who_they_are(self):
-        good = {"ca": "ca.crt", "cert": "client.crt", "key": "client.key"}
+        good = self.GOOD
         e = self.engine("localhost", good)
         wait_for(lambda: e.get("/health").json["messagebus_connected"], 20)
         self.assertIn(b"nautilus-risk", self.redis.command("KEYS", "*"))
@@ -219,6 +267,7 @@ class Wrong(unittest.TestCase):
                           ("redis+sentinel://u:geheim@h:1", "service"),
                           ("redis://u:geheim@h?pool=3", "unknown parameter pool"),
                           ("rediss://u:geheim@h?ca=/nowhere/ca.pem", "TLS|ca"),
+                          ("rediss+sentinel://h/s?sentinel_password=geheim&ca=/nowhere/ca.pem", "TLS|ca"),
                           ("redis://:geheim@" + 600 * "h", "512")):
             got = subprocess.run([os.path.join(BIN, "risk-engine"), "--check-config", "--redis-url", url],
                                  capture_output=True, text=True, timeout=20, cwd="/")

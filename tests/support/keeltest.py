@@ -205,12 +205,16 @@ class Redis(Process):
         wait_for(up, 60)
         return self
 
+    password = None
+
     def command(self, *words):
         """The reply as it is on the wire; b"" when Redis is away."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=30) as s, s.makefile("rb") as f:
-                s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
-                return self.reply(f)
+                for said in ([("AUTH", self.password)] if self.password else []) + [words]:
+                    s.sendall(b"*%d\r\n" % len(said) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in said))
+                    got = self.reply(f)
+                return got
         except OSError:
             return b""
 

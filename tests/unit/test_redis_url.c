@@ -21,6 +21,7 @@ static const struct { const char *url, *hosts, *path, *service, *user, *password
     {"unix://u:p@/run/r?db=2", "", "/run/r", "", "u", "p", 2},
     {"redis+sentinel://a,b:1,[::2]:3/main", "a:26379 b:1 ::2:3 ", "", "main", "", "", 0},
     {"redis+sentinel://u:p@a/my%2Fmain?db=4", "a:26379 ", "", "my/main", "u", "p", 4},
+    {"rediss+sentinel://a,b/main?ca=/x", "a:26379 b:26379 ", "", "main", "", "", 0},
 };
 
 START_TEST(taken)
@@ -54,6 +55,10 @@ static const struct { const char *url, *why; } bad[] = {
     {"redis+sentinel://a:0/main", "port"}, {"redis+sentinel://1,2,3,4,5,6,7,8,9/main", "8 hosts"},
     {"redis://h?ca=/x", "parameter ca;"}, {"redis://h?timeout=1", "parameter timeout;"}, {"rediss://h?cas=/x", "parameter cas;"},
     {"rediss://h?ca=", "ca"}, {"rediss://h?cert=/x", "together"}, {"rediss://h?key=/x", "together"},
+    {"redis://h?sentinel_password=x", "parameter sentinel_password;"}, {"redis+sentinel://h/s?sentinel_password=", "empty"},
+    {"redis+sentinel://h/s?sentinel_user=bob", "without sentinel_password"}, {"redis+sentinel://h/s?sentinel_user=", "empty"},
+    {"redis+sentinel://h/s?ca=/x", "parameter ca; there are db, sentinel_user"},
+    {"rediss+sentinel://h/s?x=1", "ca, cert, key, sentinel_user, sentinel_password"},
 };
 
 START_TEST(refused)
@@ -72,6 +77,32 @@ START_TEST(files_of_tls)
     ck_assert_str_eq(u.ca, "/a b");
     ck_assert_str_eq(u.cert, "/c");
     ck_assert_str_eq(u.key, "/k");
+}
+END_TEST
+
+START_TEST(access_to_sentinels)
+{
+    static const char password[] = "p@ss:/?#&%";
+    struct keel_arena *a = keel_arena_new(1024);
+    struct keel_redis_url u;
+    ck_assert_ptr_null(keel_redis_url_parse("rediss+sentinel://m:n@a/s?sentinel_user=b%20b&sentinel_password=c%26", &u));
+    ck_assert(u.is_tls);
+    ck_assert_str_eq(u.user, "m");
+    ck_assert_str_eq(u.password, "n");
+    ck_assert_str_eq(u.sentinel_user, "b b");
+    ck_assert_str_eq(u.sentinel_password, "c&");
+    for (int has_more = 0; has_more < 2; has_more++) {
+        const char *url = keel_redis_url_with_sentinel(a, has_more ? "redis+sentinel://a,b/s?db=3" : "redis+sentinel://a,b/s",
+                                                       password);
+        ck_assert_msg(keel_redis_url_parse(url, &u) == NULL, "%s", url);
+        ck_assert_str_eq(u.sentinel_password, password);
+        ck_assert_str_eq(u.service, "s");
+        ck_assert_int_eq(u.db, has_more ? 3 : 0);
+        ck_assert_str_eq(keel_redis_url_shown(a, url), has_more ? "redis+sentinel://a,b/s?db=3&sentinel_password=(set)"
+                                                                : "redis+sentinel://a,b/s?sentinel_password=(set)");
+        ck_assert_str_eq(keel_redis_url_with_sentinel(a, url, "other"), url);
+    }
+    keel_arena_free(a);
 }
 END_TEST
 
@@ -104,7 +135,9 @@ END_TEST
 static const char *const secret[] = {
     "redis://:hunter2@h", "redis://u:hunter2@h:x/9", "redis://u:12?hunter2@h", "redis+sentinel://u:hunter2@a,b/main",
     "unix://:hunter2@/run/r", "rediss://u:hunter2@h?ca=/x", "http://u:hunter2@h", "redis://u:a/hunter2@h", "redis://u:1?hunter2=@h",
-    "unix://a:1/x?hunter2@/y",
+    "unix://a:1/x?hunter2@/y", "redis+sentinel://a/s?sentinel_password=hunter2", "redis+sentinel://u:hunter2@a/s?sentinel_password=hunter2&db=1",
+    "redis+sentinel://a/s?sentinel_password=x@hunter2", "redis+sentinel://a/s?sentinel_password=hunter2@x", "redis://h?sentinel_password=hunter2",
+    "redis+sentinel://u:a?sentinel_password=b&hunter2@h/s",
 };
 
 START_TEST(secrets_are_not_shown)
@@ -125,6 +158,7 @@ int main(void)
     tcase_add_loop_test(tc, taken, 0, (int)KEEL_COUNT(good));
     tcase_add_loop_test(tc, refused, 0, (int)KEEL_COUNT(bad));
     tcase_add_test(tc, files_of_tls);
+    tcase_add_test(tc, access_to_sentinels);
     tcase_add_loop_test(tc, password_from_elsewhere, 0, (int)KEEL_COUNT(merged));
     tcase_add_loop_test(tc, secrets_are_not_shown, 0, (int)KEEL_COUNT(secret));
     suite_add_tcase(s, tc);
