@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the images and drives the system in containers: one engine alone, the nine with a session, a stop under load,
-# plain mode. Takes whichever engine `docker` reaches (DOCKER_HOST); uses a project, volumes and free ports of its own.
+# plain mode; and the tests of TLS to Redis, which Debian has from 13 on. Takes whichever engine `docker` reaches (DOCKER_HOST); uses a project, volumes and free ports of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,6 +27,7 @@ finish() {
     compose logs --no-log-prefix --tail 5 >&2 || true
   fi
   compose --profile demo down -v --remove-orphans --rmi local -t 5 >/dev/null 2>&1 || true
+  docker rmi "$COMPOSE_PROJECT_NAME-tls" >/dev/null 2>&1 || true
   rm -rf "$work"
   if ((code == 0)); then
     echo "containers: $passed passed, 0 failed in $SECONDS s"
@@ -137,6 +138,19 @@ until_true() { # SECONDS COMMAND...
 }
 more_than() { (($(journal) > $1)); }
 
+# In the stage that compiled, where hiredis has TLS. A test that is skipped there is a failure, too.
+cat >"$work/tls.yaml" <<end
+services: {tls: {build: {context: "$PWD", dockerfile: docker/Dockerfile, target: build}}}
+end
+tls() {
+  tar c tests | compose -f "$work/tls.yaml" run --rm -T tls sh -euc 'tar x
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server openssl \
+      python3; } >/tmp/apt 2>&1 || { cat /tmp/apt; exit 1; }
+    python3 tests/integration/test_redis_ha.py Tls' >"$work/tls" 2>&1 && grep -qx OK "$work/tls" && return
+  cat "$work/tls" >&2
+  return 1
+}
+
 # A stop that drained: everyone ended by itself with 0, and Redis after the last engine.
 drained() {
   # shellcheck disable=SC2046
@@ -154,6 +168,10 @@ sys.exit(0 if ok else f"  {len(ended)} ended, not with 0: {bad}, last {last}")'
 
 echo "== images"
 expect "one file builds the images of the nine engines, of Redis and of keel" compose --profile demo build -q
+
+echo "== TLS"
+expect "the stage that compiles is an image" compose -f "$work/tls.yaml" build -q
+expect "engines, Redis and Sentinel over TLS" tls
 
 echo "== one engine"
 expect "docker compose up -d risk-engine" compose up -d risk-engine
