@@ -2,6 +2,7 @@
  * The operations every engine has, whatever it does: what it is, how it is, how it performs, its circuit breakers, its
  * metrics, its contract, its jobs.
  */
+#include "call_priv.h"
 #include "rt.h"
 
 #include "keel/clock.h"
@@ -85,6 +86,7 @@ static void write_hardware(const struct keel_rt *rt, struct keel_json *w)
     keel_json_obj(w, "cpu");
     keel_json_i64(w, "cores", sysconf(_SC_NPROCESSORS_ONLN));
     keel_json_u64(w, "usable", uv_available_parallelism());
+    keel_worker_threads(rt, w);
     keel_json_end(w);
     if (rt->engine->hardware != NULL)
         rt->engine->hardware(rt->state, w);

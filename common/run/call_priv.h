@@ -77,6 +77,7 @@ struct keel_work {
 };
 void keel_worker_open(struct keel_rt *rt);
 void keel_worker_close(struct keel_rt *rt); /* nothing may be queued or running */
+void keel_worker_threads(const struct keel_rt *rt, struct keel_json *w); /* members of an open object */
 void keel_worker_submit(struct keel_rt *rt, struct keel_work *w);
 /* True: it had not begun, it never will, done is not called. */
 bool keel_worker_cancel(struct keel_rt *rt, struct keel_work *w);

@@ -335,6 +335,13 @@ void keel_worker_open(struct keel_rt *rt)
     rt->worker = k;
 }
 
+/* threads: how many jobs run at a time; bulk_threads: how many of them, in hybrid mode, may be those of bulk calls. */
+void keel_worker_threads(const struct keel_rt *rt, struct keel_json *w)
+{
+    keel_json_u64(w, "threads", rt->worker->q.threads);
+    keel_json_u64(w, "bulk_threads", rt->worker->n_bulk);
+}
+
 static void on_closed(uv_handle_t *h)
 {
     keel_free(h->data);

@@ -177,6 +177,7 @@ class Performance(unittest.TestCase):
         cpu = got["hardware"]["cpu"]
         self.assertEqual((list(got["hardware"]), cpu["cores"]), (["cpu"], os.cpu_count()))
         self.assertTrue(1 <= cpu["usable"] <= len(os.sched_getaffinity(0)), cpu)
+        self.assertTrue(cpu["threads"] >= 2 and 1 <= cpu["bulk_threads"] <= cpu["threads"], cpu)
         text = risk.get("/metrics").body.decode()
         self.assertIn('keel_op_duration_seconds_count{engine="risk",op="loop_lag"}', text)
 
