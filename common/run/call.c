@@ -591,7 +591,7 @@ static void run_ready(struct ready *r, int64_t limit_ns)
     while (r->head != NULL) {
         struct call *c = r->head;
         ready_remove(c);
-        if (c->begun)
+        if (c->step != NULL)
             run_step(c, c->step);
         else
             begin(c);
@@ -637,7 +637,7 @@ static void work_done(struct keel_work *w)
         return;
     }
     c->wait_status = w->status;
-    if (c->begun && may_wait(c)) /* not begun: its body was read, and what is ready and not begun would begin */
+    if (may_wait(c))
         keel_call_ready(c);
     else
         run_step(c, c->step);
@@ -953,6 +953,7 @@ static enum keel_status has_read(struct keel_call *pub)
     if (st != KEEL_OK)
         return st;
     c->worked = false; /* the op itself has yet to begin */
+    c->step = NULL;
     if (!keel_key_take(c))
         return KEEL_WAIT;
     c->begun = true;

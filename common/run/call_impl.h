@@ -46,7 +46,7 @@ struct call {
     bool is_holding; /* past its commit point, not answered, critical: publications wait for it, a little */
     struct keel_permit permit;
     int64_t budget_ns, answered_ns;
-    keel_step_fn *step, *late_step;
+    keel_step_fn *step, *late_step; /* step: what runs next; NULL: the op has yet to begin */
     enum keel_status wait_status;
     atomic_bool stop;
 

@@ -616,6 +616,35 @@ static const struct keel_op *op_of(const char *id)
     return op;
 }
 
+static const char *padded(const char *body)
+{
+    return keel_arena_printf(arena, "%*s%s", 20000, "", body);
+}
+
+/* In hybrid mode a worker reads them, and who comes meanwhile passes; then they wait for their key as others do. */
+START_TEST(large_bodies)
+{
+    static const int expected[2][3] = {{0, 1, 2}, {2, 0, 1}};
+    struct client large[2] = {0}, small = {0}, broken = {0};
+    start(_i);
+    ask(&large[0], "/keyed", padded("{\"name\":\"ada\",\"n\":0}"));
+    ask(&large[1], "/keyed", padded("{\"name\":\"ada\",\"n\":1}"));
+    ask(&small, "/keyed", "{\"name\":\"ada\",\"n\":2}");
+    ask(&broken, "/keyed", padded("{\"name\":"));
+    for (size_t i = 0; i < 3; i++) {
+        TURN_UNTIL(state->n_order > i);
+        ck_assert_uint_eq(state->n_order, i + 1);
+        ck_assert(keel_wake(rt, state->token[expected[_i][i]], KEEL_OK));
+    }
+    TURN_UNTIL(large[0].done && large[1].done && small.done && broken.done);
+    ck_assert_mem_eq(state->order, expected[_i], sizeof expected[_i]);
+    ck_assert(large[0].http == 200 && large[1].http == 200 && small.http == 200);
+    ck_assert_int_eq(broken.http, 400);
+    ck_assert(has(broken.body, "\"code\":\"invalid_json\""));
+    expect_all_slots();
+}
+END_TEST
+
 START_TEST(spawn_copies)
 {
     const struct keel_header h = {.topic = "marketdata.quote", .seq = 9, .ts_init = 5000, .ts_recv = 77,
@@ -1191,6 +1220,7 @@ int main(void)
     tcase_add_loop_test(tc, commit_late_beside_work, 0, 2);
     tcase_add_loop_test(tc, failed_wait, 0, 2);
     tcase_add_loop_test(tc, one_at_a_time, 0, 2);
+    tcase_add_loop_test(tc, large_bodies, 0, 2);
     tcase_add_loop_test(tc, spawn_copies, 0, 2);
     tcase_add_loop_test(tc, record_fails, 0, 2);
     tcase_add_loop_test(tc, slots_are_bounded, 0, 2);
