@@ -173,9 +173,9 @@ static void print_json(struct keel_arena *a, const struct load_conf *conf, const
     keel_json_f64(&w, "seconds", r->seconds);
     keel_json_u64(&w, "answered", r->answered);
     keel_json_fix(&w, "per_second", (double)r->answered / r->seconds, 1);
-    keel_json_fix(&w, "p50_us", us(keel_hist_quantile(&r->hist, 0.5)), 3);
-    keel_json_fix(&w, "p99_us", us(keel_hist_quantile(&r->hist, 0.99)), 3);
-    keel_json_fix(&w, "p999_us", us(keel_hist_quantile(&r->hist, 0.999)), 3);
+    keel_json_fix(&w, "p50_us", us(load_quantile(r, 0.5)), 3);
+    keel_json_fix(&w, "p99_us", us(load_quantile(r, 0.99)), 3);
+    keel_json_fix(&w, "p999_us", us(load_quantile(r, 0.999)), 3);
     keel_json_fix(&w, "max_us", us(r->hist.max_ns), 3);
     keel_json_u64(&w, "over_target", r->hist.over);
     keel_json_u64(&w, "broken", r->broken);
@@ -203,8 +203,8 @@ static void print_table(const struct load_conf *conf, const struct load_result *
     printf("%-14s %.0f/s (%llu answers)\n", "throughput", (double)r->answered / r->seconds,
            (unsigned long long)r->answered);
     printf("%-14s p50 %.1f us, p99 %.1f us, p99.9 %.1f us, max %.1f us\n", "latency",
-           us(keel_hist_quantile(&r->hist, 0.5)), us(keel_hist_quantile(&r->hist, 0.99)),
-           us(keel_hist_quantile(&r->hist, 0.999)), us(r->hist.max_ns));
+           us(load_quantile(r, 0.5)), us(load_quantile(r, 0.99)),
+           us(load_quantile(r, 0.999)), us(r->hist.max_ns));
     if (conf->target_ns > 0 && r->answered > 0)
         printf("%-14s %.4f %% within %g ms\n", "target",
                100.0 * (1.0 - (double)r->hist.over / (double)r->answered), (double)conf->target_ns * 1e-6);

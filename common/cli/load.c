@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -276,6 +277,8 @@ static void note_answer(struct load *l, struct client *c, int64_t now)
 
     if (!is_counted(l, c))
         return;
+    if (r->answered < LOAD_EXACT)
+        r->took_ns[r->answered] = (uint64_t)(now - c->due_ns);
     r->answered++;
     r->status[c->status]++;
     keel_hist_add(&r->hist, (uint64_t)(now - c->due_ns), l->conf->target_ns);
@@ -498,6 +501,13 @@ static void close_all(struct load *l)
     keel_free(l->clients);
 }
 
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
 static bool pin(int cpu)
 {
     cpu_set_t set;
@@ -534,7 +544,19 @@ bool load_run(const struct load_conf *conf, struct load_result *out, char *why, 
             for (uint64_t i = l.n; i < l.due; i++)
                 out->unanswered += due_at(&l, i) >= l.count_ns;
         out->unanswered += out->sent - out->answered - out->broken;
+        if (out->answered <= LOAD_EXACT)
+            qsort(out->took_ns, out->answered, sizeof out->took_ns[0], by_size);
     }
     close_all(&l);
     return ok;
+}
+
+uint64_t load_quantile(const struct load_result *r, double q)
+{
+    /* The product may come out a rounding error above the whole number that is meant. */
+    double rank = ceil(q * (double)r->answered * (1 - 1e-12));
+
+    if (r->answered == 0 || r->answered > LOAD_EXACT)
+        return keel_hist_quantile(&r->hist, q);
+    return r->took_ns[rank < 1 ? 0 : (uint64_t)rank - 1];
 }

@@ -13,6 +13,7 @@
 #include "keel/tracker.h"
 
 #define LOAD_CONNECTIONS 4096
+#define LOAD_EXACT (1 << 20)
 
 struct load_conf {
     const char *host;            /* an IPv4 address or localhost */
@@ -35,6 +36,7 @@ struct load_conf {
  */
 struct load_result {
     struct keel_hist hist;       /* of every answer that was counted; over: beyond the target */
+    uint64_t took_ns[LOAD_EXACT]; /* of the first answers; in ascending order when load_run has returned */
     uint64_t sent, answered;
     uint64_t status[600];        /* 0: no HTTP */
     uint64_t broken;             /* connections that ended in the middle of a request */
@@ -45,5 +47,8 @@ struct load_result {
 
 /* false: nothing was measured, why says so in one line. Blocks for warm_up_s + seconds and at most 5 s more. */
 bool load_run(const struct load_conf *conf, struct load_result *out, char *why, size_t cap);
+
+/* ns that a share q in [0, 1] of the answers took at most: exact up to LOAD_EXACT of them, else up to 3.2 % more. */
+uint64_t load_quantile(const struct load_result *r, double q);
 
 #endif
