@@ -35,6 +35,7 @@ enum {
     MAX_COLUMNS = 64,
     MAX_ROWS = 5000,
     MAX_READERS = 8,
+    READER_STATEMENTS = 8,
     BUSY_MS = 5000,
     DUE_FRAMES = 4000,  /* new in the log: a checkpoint is due once the store is idle */
     MOST_FRAMES = 16000, /* idle or not */
@@ -83,6 +84,13 @@ struct cached {
     sqlite3_stmt *stmt;
 };
 
+/* A connection that workers borrow, and the statements that were run on it last. */
+struct reader {
+    sqlite3 *db;
+    sqlite3_stmt *stmt[READER_STATEMENTS];
+    size_t next; /* to be replaced */
+};
+
 struct keel_store {
     struct keel_rt *rt;
     char name[64], path[1024];
@@ -100,7 +108,7 @@ struct keel_store {
     bool stop, broken;
     int fail_next;
     char thread_why[WHY_CAP];
-    sqlite3 *reader[MAX_READERS]; /* idle ones */
+    struct reader *reader[MAX_READERS]; /* idle ones */
     size_t n_readers;
 
     atomic_bool ok;
@@ -382,10 +390,16 @@ static bool epoch_is_ours(struct keel_store *s, char why[WHY_CAP])
     return ours;
 }
 
+static bool writer_run(struct keel_store *s, const char *literal, char why[WHY_CAP])
+{
+    return statement_run(s, &(struct statement){.sql = literal}, why);
+}
+
 static bool commit_batch(struct keel_store *s, const struct list *batch, bool inject,
                          char why[WHY_CAP])
 {
-    bool good = writer_exec(s, "BEGIN IMMEDIATE", why) && epoch_is_ours(s, why);
+    static const char begin[] = "BEGIN IMMEDIATE", commit[] = "COMMIT";
+    bool good = writer_run(s, begin, why) && epoch_is_ours(s, why);
     for (struct keel_txn *t = batch->first; t != NULL && good; t = t->next)
         for (struct statement *st = t->first; st != NULL && good; st = st->next)
             good = statement_run(s, st, why);
@@ -393,7 +407,7 @@ static bool commit_batch(struct keel_store *s, const struct list *batch, bool in
         snprintf(why, WHY_CAP, "database or disk is full (injected)");
         good = false;
     }
-    good = good && writer_exec(s, "COMMIT", why);
+    good = good && writer_run(s, commit, why);
     if (!good)
         writer_rollback(s);
     return good;
@@ -734,6 +748,14 @@ static void free_closed(uv_handle_t *handle)
     keel_free(handle->data);
 }
 
+static void reader_close(struct reader *r)
+{
+    for (size_t i = 0; i < READER_STATEMENTS; i++)
+        sqlite3_finalize(r->stmt[i]);
+    sqlite3_close(r->db);
+    keel_free(r);
+}
+
 static void store_close(struct keel_store *s)
 {
     s->closing = true;
@@ -753,7 +775,7 @@ static void store_close(struct keel_store *s)
     for (size_t i = 0; i < CACHE_SLOTS; i++)
         sqlite3_finalize(s->cache[i].stmt);
     for (size_t i = 0; i < s->n_readers; i++)
-        sqlite3_close(s->reader[i]);
+        reader_close(s->reader[i]);
     sqlite3_close(s->loop_reader);
     sqlite3_close(s->writer);
     uv_mutex_destroy(&s->mutex);
@@ -837,28 +859,44 @@ struct read_job {
     struct keel_rows rows;
 };
 
-static sqlite3 *reader_borrow(struct keel_store *s, char why[WHY_CAP])
+static struct reader *reader_borrow(struct keel_store *s, char why[WHY_CAP])
 {
-    sqlite3 *db = NULL;
+    struct reader *r = NULL;
+    sqlite3 *db;
     uv_mutex_lock(&s->mutex);
     if (s->n_readers > 0)
-        db = s->reader[--s->n_readers];
+        r = s->reader[--s->n_readers];
     uv_mutex_unlock(&s->mutex);
-    if (db == NULL)
-        connect_db(s->path, SQLITE_OPEN_READONLY, &db, why);
-    return db;
+    if (r == NULL && connect_db(s->path, SQLITE_OPEN_READONLY, &db, why)) {
+        r = keel_alloc(1, sizeof *r);
+        r->db = db;
+    }
+    return r;
 }
 
-static void reader_return(struct keel_store *s, sqlite3 *db)
+static void reader_return(struct keel_store *s, struct reader *r)
 {
-    sqlite3_progress_handler(db, 0, NULL, NULL);
+    sqlite3_progress_handler(r->db, 0, NULL, NULL);
     uv_mutex_lock(&s->mutex);
     bool keep = s->n_readers < MAX_READERS;
     if (keep)
-        s->reader[s->n_readers++] = db;
+        s->reader[s->n_readers++] = r;
     uv_mutex_unlock(&s->mutex);
     if (!keep)
-        sqlite3_close(db);
+        reader_close(r);
+}
+
+/* The reader's own; NULL: SQLite does not take it. */
+static sqlite3_stmt *reader_statement(struct reader *r, const char *sql)
+{
+    for (size_t i = 0; i < READER_STATEMENTS; i++)
+        if (r->stmt[i] != NULL && strcmp(sqlite3_sql(r->stmt[i]), sql) == 0)
+            return r->stmt[i];
+    sqlite3_stmt **slot = &r->stmt[r->next++ % READER_STATEMENTS];
+    sqlite3_finalize(*slot);
+    *slot = NULL;
+    sqlite3_prepare_v3(r->db, sql, -1, SQLITE_PREPARE_PERSISTENT, slot, NULL);
+    return *slot;
 }
 
 struct stop_flag {
@@ -897,12 +935,12 @@ static enum keel_status read_work(void *arg, const atomic_bool *stop)
     char why[WHY_CAP] = "";
     sqlite3_stmt *stmt = NULL;
     int rc = SQLITE_ERROR;
-    sqlite3 *db = reader_borrow(job->store, why);
-    if (db == NULL)
+    struct reader *r = reader_borrow(job->store, why);
+    if (r == NULL)
         goto done;
-    sqlite3_progress_handler(db, 1000, is_stopped, &flag);
-    if (sqlite3_prepare_v2(db, job->sql, -1, &stmt, NULL) != SQLITE_OK ||
-        values_bind(stmt, job->values, job->n) != SQLITE_OK)
+    sqlite3_progress_handler(r->db, 1000, is_stopped, &flag);
+    stmt = reader_statement(r, job->sql);
+    if (stmt == NULL || values_bind(stmt, job->values, job->n) != SQLITE_OK)
         goto done;
     job->rows.cols = (size_t)sqlite3_column_count(stmt);
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW && job->rows.n < MAX_ROWS)
@@ -910,10 +948,13 @@ static enum keel_status read_work(void *arg, const atomic_bool *stop)
 done:
     if (rc != SQLITE_DONE && rc != SQLITE_ROW && rc != SQLITE_INTERRUPT)
         keel_log_often(KEEL_LOG_ERROR, "store_read_failed", "file=%s detail=%s sql=%.100s",
-                       job->store->path, db != NULL ? sqlite3_errmsg(db) : why, job->sql);
-    sqlite3_finalize(stmt);
-    if (db != NULL)
-        reader_return(job->store, db);
+                       job->store->path, r != NULL ? sqlite3_errmsg(r->db) : why, job->sql);
+    if (stmt != NULL) { /* what it looked at is let go, or no checkpoint could pass it */
+        sqlite3_reset(stmt);
+        sqlite3_clear_bindings(stmt);
+    }
+    if (r != NULL)
+        reader_return(job->store, r);
     if (rc == SQLITE_DONE)
         return KEEL_OK;
     job->rows.n = 0;
