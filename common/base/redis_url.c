@@ -162,8 +162,6 @@ static const char *parameters(struct span s, struct keel_redis_url *u)
     }
     if (why == NULL && (u->cert[0] == '\0') != (u->key[0] == '\0'))
         why = "cert and key come together";
-    if (why == NULL && u->sentinel_user[0] != '\0' && u->sentinel_password[0] == '\0')
-        why = "sentinel_user is without " SENTINEL_PASSWORD;
     return why;
 }
 
@@ -270,15 +268,33 @@ const char *keel_redis_url_with_sentinel(struct keel_arena *a, const char *url, 
     return t.buf;
 }
 
+/* What a parameter says, but for the ones that are no secret; a misspelt one may be. */
+static void add_parameter(struct keel_text *t, char before, struct span p)
+{
+    static const char *const open[] = {"db", "ca", "cert", "key", "sentinel_user"};
+    struct span value = p, name = until(&value, '=');
+    for (size_t i = 0; i < KEEL_COUNT(open); i++)
+        if (name.n == strlen(open[i]) && memcmp(name.s, open[i], name.n) == 0) {
+            keel_text_add(t, "%c%.*s", before, (int)p.n, p.s);
+            return;
+        }
+    bool is_secret = name.n == strlen(SENTINEL_PASSWORD) && memcmp(name.s, SENTINEL_PASSWORD, name.n) == 0;
+    keel_text_add(t, "%c%s(set)", before, is_secret ? SENTINEL_PASSWORD "=" : "");
+}
+
 const char *keel_redis_url_shown(struct keel_arena *a, const char *url)
 {
+    struct keel_text t;
     size_t at = authority(url);
-    const char *end = strrchr(url + at, '@'), *secret = strstr(url, SENTINEL_PASSWORD "=");
-    if (secret != NULL && end > secret)
+    const char *rest = url + at, *end = strrchr(rest, '@'), *query = rest + (at > 0 ? strcspn(rest, "?") : strlen(rest));
+    if (*query != '\0' && end != NULL && end > query)
         return keel_arena_printf(a, "%.*s(set)", (int)at, url);
-    if (secret == NULL)
-        return end != NULL ? keel_arena_printf(a, "%.*s:(set)%s", (int)at, url, end) : url;
-    const char *from = end != NULL ? end : url + at, *after = secret + strlen(SENTINEL_PASSWORD "=");
-    return keel_arena_printf(a, "%.*s%s%.*s(set)%s", (int)at, url, end != NULL ? ":(set)" : "", (int)(after - from), from,
-                             after + strcspn(after, "&"));
+    keel_text_init(&t, a, strlen(url) + 32);
+    const char *from = end != NULL ? end : rest;
+    struct span left = {query, strlen(query)};
+    keel_text_add(&t, "%.*s%s%.*s", (int)at, url, end != NULL ? ":(set)" : "", (int)(query - from), from);
+    (void)until(&left, '?');
+    for (char before = '?'; left.n > 0; before = '&')
+        add_parameter(&t, before, until(&left, '&'));
+    return t.buf;
 }

@@ -56,7 +56,7 @@ static const struct { const char *url, *why; } bad[] = {
     {"redis://h?ca=/x", "parameter ca;"}, {"redis://h?timeout=1", "parameter timeout;"}, {"rediss://h?cas=/x", "parameter cas;"},
     {"rediss://h?ca=", "ca"}, {"rediss://h?cert=/x", "together"}, {"rediss://h?key=/x", "together"},
     {"redis://h?sentinel_password=x", "parameter sentinel_password;"}, {"redis+sentinel://h/s?sentinel_password=", "empty"},
-    {"redis+sentinel://h/s?sentinel_user=bob", "without sentinel_password"}, {"redis+sentinel://h/s?sentinel_user=", "empty"},
+    {"redis+sentinel://h/s?sentinel_user=", "empty"},
     {"redis+sentinel://h/s?ca=/x", "parameter ca; there are db, sentinel_user"},
     {"rediss+sentinel://h/s?x=1", "ca, cert, key, sentinel_user, sentinel_password"},
 };
@@ -80,6 +80,20 @@ START_TEST(files_of_tls)
 }
 END_TEST
 
+static const struct { const char *url, *shown; } display[] = {
+    {"redis://h:1/2?db=3", "redis://h:1/2?db=3"}, {"redis://h?", "redis://h"}, {"redis://u:p@h", "redis://:(set)@h"},
+    {"rediss://u@h?ca=/c&cert=/d&key=/k", "rediss://:(set)@h?ca=/c&cert=/d&key=/k"}, {"redis://h?pw=1&db=2", "redis://h?(set)&db=2"},
+    {"unix:///run/r", "unix:///run/r"}, {"nonsense", "nonsense"}, {"is it?", "is it?"}, {"", ""},
+};
+
+START_TEST(what_is_shown)
+{
+    struct keel_arena *a = keel_arena_new(1024);
+    ck_assert_str_eq(keel_redis_url_shown(a, display[_i].url), display[_i].shown);
+    keel_arena_free(a);
+}
+END_TEST
+
 START_TEST(access_to_sentinels)
 {
     static const char password[] = "p@ss:/?#&%";
@@ -92,13 +106,13 @@ START_TEST(access_to_sentinels)
     ck_assert_str_eq(u.sentinel_user, "b b");
     ck_assert_str_eq(u.sentinel_password, "c&");
     for (int has_more = 0; has_more < 2; has_more++) {
-        const char *url = keel_redis_url_with_sentinel(a, has_more ? "redis+sentinel://a,b/s?db=3" : "redis+sentinel://a,b/s",
-                                                       password);
+        const char *url = keel_redis_url_with_sentinel(a, has_more ? "redis+sentinel://a,b/s?db=3&sentinel_user=bob"
+                                                                    : "redis+sentinel://a,b/s", password);
         ck_assert_msg(keel_redis_url_parse(url, &u) == NULL, "%s", url);
         ck_assert_str_eq(u.sentinel_password, password);
         ck_assert_str_eq(u.service, "s");
         ck_assert_int_eq(u.db, has_more ? 3 : 0);
-        ck_assert_str_eq(keel_redis_url_shown(a, url), has_more ? "redis+sentinel://a,b/s?db=3&sentinel_password=(set)"
+        ck_assert_str_eq(keel_redis_url_shown(a, url), has_more ? "redis+sentinel://a,b/s?db=3&sentinel_user=bob&sentinel_password=(set)"
                                                                 : "redis+sentinel://a,b/s?sentinel_password=(set)");
         ck_assert_str_eq(keel_redis_url_with_sentinel(a, url, "other"), url);
     }
@@ -137,7 +151,8 @@ static const char *const secret[] = {
     "unix://:hunter2@/run/r", "rediss://u:hunter2@h?ca=/x", "http://u:hunter2@h", "redis://u:a/hunter2@h", "redis://u:1?hunter2=@h",
     "unix://a:1/x?hunter2@/y", "redis+sentinel://a/s?sentinel_password=hunter2", "redis+sentinel://u:hunter2@a/s?sentinel_password=hunter2&db=1",
     "redis+sentinel://a/s?sentinel_password=x@hunter2", "redis+sentinel://a/s?sentinel_password=hunter2@x", "redis://h?sentinel_password=hunter2",
-    "redis+sentinel://u:a?sentinel_password=b&hunter2@h/s",
+    "redis+sentinel://u:a?sentinel_password=b&hunter2@h/s", "redis+sentinel://a/s?sentinel_pasword=hunter2&db=1", "redis://h?hunter2",
+    "redis://h?x=1?hunter2", "redis://u@h?password=hunter2",
 };
 
 START_TEST(secrets_are_not_shown)
@@ -158,6 +173,7 @@ int main(void)
     tcase_add_loop_test(tc, taken, 0, (int)KEEL_COUNT(good));
     tcase_add_loop_test(tc, refused, 0, (int)KEEL_COUNT(bad));
     tcase_add_test(tc, files_of_tls);
+    tcase_add_loop_test(tc, what_is_shown, 0, (int)KEEL_COUNT(display));
     tcase_add_test(tc, access_to_sentinels);
     tcase_add_loop_test(tc, password_from_elsewhere, 0, (int)KEEL_COUNT(merged));
     tcase_add_loop_test(tc, secrets_are_not_shown, 0, (int)KEEL_COUNT(secret));
