@@ -78,12 +78,10 @@ bool keel_in_is_gapless(const struct stream_in *s)
 
 /* ---- acknowledging ---- */
 
-void keel_in_acks_flush(struct stream_in *s)
+static void acks_send(struct stream_in *s)
 {
     struct keel_bus *b = s->reader->bus;
     struct keel_args a = {0};
-    if (s->n_acks == 0)
-        return;
     keel_arg(&a, "XACK");
     keel_arg(&a, s->key);
     keel_arg(&a, b->group);
@@ -92,6 +90,13 @@ void keel_in_acks_flush(struct stream_in *s)
     /* What does not get through stays pending; it is known when it is read again. */
     keel_link_send(b->control, &a, 0, NULL, NULL);
     s->n_acks = 0;
+}
+
+/* Every turn of the loop, for every stream. */
+void keel_in_acks_flush(struct stream_in *s)
+{
+    if (s->n_acks > 0)
+        acks_send(s);
 }
 
 void keel_in_ack(struct stream_in *s, struct keel_sid id)
