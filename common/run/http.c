@@ -32,7 +32,7 @@ enum {
     MAX_PATH = 2048,
     MAX_QUERY = 64,
     MAX_DISCARD = 1024 * 1024, /* read beyond the limit so that a client gets its answer rather than a reset */
-    POOL_BYTES = 16 * 1024,    /* header and URI of one connection */
+    POOL_BYTES = 8 * 1024,    /* header and URI of one connection */
     SPARE = 32,                /* the server's limit lies this far above ours: it never reaches it, we answer 503 */
     OVER_MS = 1000,            /* patience with a connection above the limit */
     BACKLOG = 1024,
@@ -47,8 +47,7 @@ enum {
     OBEYED_MS = 1000,          /* the least Retry-After there is */
     SPARE_ARENAS = 64,
     N_KEPT = 64,               /* responses for use again ... */
-    MAX_KEPT = 4096,           /* ... the largest body of one ... */
-    KEPT_VALUE = 48,           /* ... and room for the value of a header that changes */
+    MAX_KEPT = 4096,           /* ... and the largest body of one */
     N_PREBUILT = 3
 };
 
@@ -112,7 +111,7 @@ struct kept {
     struct MHD_Response *response; /* NULL: none yet */
     char *body;
     size_t len;
-    char date[KEPT_VALUE], trace_id[KEPT_VALUE], timing[KEPT_VALUE]; /* of its headers; "" in a new one */
+    struct changing { char *value; size_t len; } date, trace_id, timing; /* headers in response; value NULL: not yet */
     bool is_used;
 };
 
@@ -482,8 +481,7 @@ static bool is_usual(const struct keel_answer *answer)
         return false;
     for (size_t i = 0; i < N_USUAL; i++) {
         const struct keel_param *is = &answer->headers[i];
-        bool fits = i < TRACE_ID ? strcmp(is->value, usual[i].value) == 0 : strlen(is->value) < KEPT_VALUE;
-        if (!fits || strcmp(is->name, usual[i].name) != 0)
+        if (strcmp(is->name, usual[i].name) != 0 || (i < TRACE_ID && strcmp(is->value, usual[i].value) != 0))
             return false;
     }
     return true;
@@ -497,15 +495,22 @@ static void drop_kept(struct kept *k)
     *k = (struct kept){0};
 }
 
-/* noted: the value that the response has. */
-static void replace_header(struct MHD_Response *r, const char *name, char noted[KEPT_VALUE], const char *value)
+/*
+ * The server keeps a copy of a value, which it reads when it sends: one as long is written over it. To take the header
+ * out and add it again takes six calls of the allocator.
+ */
+static void replace_header(struct MHD_Response *r, const char *name, struct changing *now, const char *value)
 {
-    if (strcmp(noted, value) == 0)
-        return;
-    if (*noted != '\0')
-        MHD_del_response_header(r, name, noted);
-    MHD_add_response_header(r, name, value);
-    memcpy(noted, value, strlen(value) + 1);
+    size_t len = strlen(value);
+
+    if (now->value == NULL || now->len != len) {
+        if (now->value != NULL)
+            MHD_del_response_header(r, name, now->value);
+        MHD_add_response_header(r, name, value);
+        *now = (struct changing){(char *)(uintptr_t)MHD_get_response_header(r, name), len};
+    } else {
+        memcpy(now->value, value, len);
+    }
 }
 
 /* A new one has the headers that never change. */
@@ -531,9 +536,9 @@ static bool use_kept(struct connection *c, const struct keel_answer *answer)
     if (k->response == NULL || k->len != answer->len)
         renew_kept(k, answer);
     memcpy(k->body, answer->body, k->len);
-    replace_header(k->response, "Date", k->date, c->h->date);
-    replace_header(k->response, "X-Trace-Id", k->trace_id, answer->headers[TRACE_ID].value);
-    replace_header(k->response, "Server-Timing", k->timing, answer->headers[TIMING].value);
+    replace_header(k->response, "Date", &k->date, c->h->date);
+    replace_header(k->response, "X-Trace-Id", &k->trace_id, answer->headers[TRACE_ID].value);
+    replace_header(k->response, "Server-Timing", &k->timing, answer->headers[TIMING].value);
     k->is_used = true;
     c->kept = k;
     c->response = k->response;
@@ -888,6 +893,8 @@ static void look_at_header(struct connection *c, const char *path, bool has_body
     c->op = is_same ? last->op : find_op(c, path);
     if (c->op == NULL)
         return;
+    c->request.method = last->method;
+    c->request.path = last->path;
     c->request.params = last->params;
     c->request.n_params = last->n_params;
     if ((c->op->flags & KEEL_PREBUILT) && !has_body && use_prebuilt(c))
@@ -970,8 +977,7 @@ static enum MHD_Result begin_request(struct connection *c, const char *path, con
     if (c->over && c->h->n_connections <= (uint64_t)c->h->rt->core->max_connections)
         c->over = false; /* others have left meanwhile */
     c->request = (struct keel_request){
-        .method = keel_arena_strdup(c->arena, method), .path = keel_arena_strdup(c->arena, path),
-        .header = request_header, .ctx = c, .scope = KEEL_SCOPE_READ};
+        .method = method, .path = path, .header = request_header, .ctx = c, .scope = KEEL_SCOPE_READ};
     memset(c->known, 0, sizeof c->known);
     MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, on_header, &f);
     if (!is_framed(&f))
