@@ -60,36 +60,30 @@ static bool is_plain(unsigned char c)
     return (special[c >> 5] >> (c & 31) & 1) == 0;
 }
 
-/* Eight bytes at once. A byte less than m sets its top bit when m is taken from each; one above 0x7F has it set. */
-static bool are_plain(uint64_t x)
+/*
+ * Eight bytes at once: the top bit of each that is not plain, and perhaps of some after the first such. A byte less than
+ * m sets its top bit when m is taken from each; one above 0x7F has it set.
+ */
+static uint64_t special_bits(uint64_t x)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
     uint64_t quote = x ^ ones * '"', backslash = x ^ ones * '\\';
-    uint64_t special = x | (x - ones * 0x20) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash);
-    return (special & tops) == 0;
+    return (x | (x - ones * 0x20) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash)) & tops;
 }
 
-/* How many of the n bytes at s are plain. Of an end shorter than a word some bytes are looked at twice. */
+/* How many of the n bytes at s are plain. */
 static size_t plain_length(const char *s, size_t n)
 {
-    uint64_t x;
-    uint32_t half[2];
+    uint64_t x, special;
     size_t i = 0;
     for (; n - i >= sizeof x; i += sizeof x) {
         memcpy(&x, s + i, sizeof x);
-        if (!are_plain(x))
-            break;
-    }
-    if (i < n && n - i < sizeof x && n >= sizeof half[0]) {
-        if (n >= sizeof x) {
-            memcpy(&x, s + n - sizeof x, sizeof x);
-        } else {
-            memcpy(&half[0], s, sizeof half[0]);
-            memcpy(&half[1], s + n - sizeof half[1], sizeof half[1]);
-            x = (uint64_t)half[0] << 32 | half[1];
-        }
-        if (are_plain(x))
-            return n;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        x = __builtin_bswap64(x); /* the first byte is the lowest */
+#endif
+        special = special_bits(x);
+        if (special != 0)
+            return i + (size_t)__builtin_ctzll(special) / 8;
     }
     while (i < n && is_plain((unsigned char)s[i]))
         i++;
@@ -117,7 +111,7 @@ static bool refuse(struct reader *r, const char *why)
 
 static bool is_space(char c)
 {
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+    return (unsigned char)c <= ' ' && (c == ' ' || c == '\t' || c == '\n' || c == '\r');
 }
 
 static bool is_digit(char c)
@@ -131,7 +125,7 @@ static bool next_is(const struct reader *r, char c)
     return r->p < r->end && *r->p == c;
 }
 
-static void skip_space(struct reader *r)
+static inline void skip_space(struct reader *r)
 {
     while (r->p < r->end && is_space(*r->p))
         r->p++;
@@ -557,53 +551,52 @@ static size_t most_quoted(const char *s, size_t n)
     return plain + (n - plain) * 6 + 2;
 }
 
-/*
- * Copies s up to what is not plain, in words; returns how many bytes that is, perhaps only those before the word that
- * has it. There is room for all n.
- */
-static size_t copy_plain(char *to, const char *s, size_t n)
+/* Copies s in words; false: not all of it is plain. There is room for all n. */
+static bool copy_plain(char *to, const char *s, size_t n)
 {
-    uint64_t x;
+    uint64_t x, special = 0;
     uint32_t half[2];
     size_t i = 0;
     if (n >= sizeof x) {
-        for (; n - i >= sizeof x; i += sizeof x) {
+        for (; i < n - sizeof x; i += sizeof x) {
             memcpy(&x, s + i, sizeof x);
             memcpy(to + i, &x, sizeof x);
-            if (!are_plain(x))
-                return i;
+            special |= special_bits(x);
         }
-        memcpy(&x, s + n - sizeof x, sizeof x);
+        memcpy(&x, s + n - sizeof x, sizeof x); /* some bytes a second time */
         memcpy(to + n - sizeof x, &x, sizeof x);
-        return are_plain(x) ? n : i;
+        return (special | special_bits(x)) == 0;
     }
     if (n >= sizeof half[0]) {
         memcpy(&half[0], s, sizeof half[0]);
         memcpy(&half[1], s + n - sizeof half[1], sizeof half[1]);
         memcpy(to, &half[0], sizeof half[0]);
         memcpy(to + n - sizeof half[1], &half[1], sizeof half[1]);
-        return are_plain((uint64_t)half[0] << 32 | half[1]) ? n : 0;
+        return special_bits((uint64_t)half[0] << 32 | half[1]) == 0;
     }
     for (; i < n && is_plain((unsigned char)s[i]); i++)
         to[i] = s[i];
-    return i;
+    return i == n;
 }
 
-static char *put_quoted(char *p, const char *s, size_t n)
+static char *put_escaped(char *p, const char *s, size_t n)
 {
-    size_t i, used;
-
-    *p++ = '"';
-    i = copy_plain(p, s, n); /* nearly always all of it */
-    p += i;
-    while (i < n) {
+    size_t used;
+    for (size_t i = 0; i < n; i += used) {
         if (is_plain((unsigned char)s[i])) {
-            *p++ = s[i++];
+            *p++ = s[i];
+            used = 1;
         } else {
             p = put_special(p, s + i, n - i, &used);
-            i += used;
         }
     }
+    return p;
+}
+
+static inline char *put_quoted(char *p, const char *s, size_t n)
+{
+    *p++ = '"';
+    p = copy_plain(p, s, n) ? p + n : put_escaped(p, s, n); /* nearly always plain */
     *p++ = '"';
     return p;
 }
@@ -612,13 +605,14 @@ static char *put_quoted(char *p, const char *s, size_t n)
 static char *begin_value(struct keel_json *w, const char *key, size_t n)
 {
     uint64_t bit = UINT64_C(1) << w->depth;
-    size_t len = key != NULL ? strlen(key) : 0;
+    bool has_member = (w->has_member & bit) != 0;
     keel_assert((key != NULL) == ((w->is_object & bit) != 0));
     keel_assert(w->depth > 0 || w->len == 0);
+    size_t len = key != NULL ? strlen(key) : 0;
     char *p = room_for(w, most_quoted(key, len) + 2 + n);
-    if ((w->has_member & bit) != 0)
-        *p++ = ',';
     w->has_member |= bit;
+    *p = ',';
+    p += has_member;
     if (key != NULL) {
         p = put_quoted(p, key, len);
         *p++ = ':';

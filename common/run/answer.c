@@ -27,11 +27,24 @@ void keel_scratch_give(struct keel_calls *cs, struct keel_arena *a)
 
 /* ---- trace ---- */
 
+/* Eight digits in a word: each in its byte, then 0..9 and 10..15 made characters. */
+static void hex_u32(char *out, uint32_t v)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t x = v;
+    x = (x << 16 | x) & UINT64_C(0x0000FFFF0000FFFF);
+    x = (x << 8 | x) & UINT64_C(0x00FF00FF00FF00FF);
+    x = (x << 4 | x) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+    uint64_t is_letter = (x + ones * 6) >> 4 & ones;
+    x += ones * '0' + is_letter * ('a' - '0' - 10);
+    for (int i = 0; i < 8; i++)
+        out[i] = (char)(x >> (56 - 8 * i));
+}
+
 static void hex_u64(char *out, uint64_t v)
 {
-    static const char digit[] = "0123456789abcdef";
-    for (int i = 0; i < 16; i++)
-        out[i] = digit[v >> (60 - 4 * i) & 15];
+    hex_u32(out, (uint32_t)(v >> 32));
+    hex_u32(out + 8, (uint32_t)v);
 }
 
 static uint64_t random_id(struct keel_calls *cs)
