@@ -115,7 +115,7 @@ size_t keel_arena_used(const struct keel_arena *a)
 }
 
 /* need: of the block with its red zone */
-static unsigned char *take(struct keel_arena *a, size_t size, size_t *need)
+static inline unsigned char *take(struct keel_arena *a, size_t size, size_t *need)
 {
     if (size > MOST_BYTES)
         out_of_memory();

@@ -551,32 +551,52 @@ static size_t most_quoted(const char *s, size_t n)
     return plain + (n - plain) * 6 + 2;
 }
 
-/* Copies s in words; false: not all of it is plain. There is room for all n. */
-static bool copy_plain(char *to, const char *s, size_t n)
+/* A vector register; signed, so that what is beyond ASCII is less than a space too. */
+typedef signed char bytes16 __attribute__((vector_size(16)));
+typedef uint64_t words16 __attribute__((vector_size(16)));
+
+static inline bool are_plain(bytes16 x)
 {
-    uint64_t x, special = 0;
-    uint32_t half[2];
-    size_t i = 0;
+    words16 special = (words16)((x < ' ') | (x == '"') | (x == '\\'));
+    return (special[0] | special[1]) == 0;
+}
+
+/* Copies s; false: not all of it is plain. There is room for all n. A last piece may have bytes of the one before it. */
+static inline bool copy_plain(char *to, const char *s, size_t n)
+{
+    bytes16 x;
+    uint64_t head, tail;
+    uint32_t first, last;
+    bool plain = true;
     if (n >= sizeof x) {
-        for (; i < n - sizeof x; i += sizeof x) {
+        for (size_t i = 0; i < n - sizeof x; i += sizeof x) {
             memcpy(&x, s + i, sizeof x);
             memcpy(to + i, &x, sizeof x);
-            special |= special_bits(x);
+            plain &= are_plain(x);
         }
-        memcpy(&x, s + n - sizeof x, sizeof x); /* some bytes a second time */
+        memcpy(&x, s + n - sizeof x, sizeof x);
         memcpy(to + n - sizeof x, &x, sizeof x);
-        return (special | special_bits(x)) == 0;
+        return plain & are_plain(x);
     }
-    if (n >= sizeof half[0]) {
-        memcpy(&half[0], s, sizeof half[0]);
-        memcpy(&half[1], s + n - sizeof half[1], sizeof half[1]);
-        memcpy(to, &half[0], sizeof half[0]);
-        memcpy(to + n - sizeof half[1], &half[1], sizeof half[1]);
-        return special_bits((uint64_t)half[0] << 32 | half[1]) == 0;
+    if (n >= sizeof head) {
+        memcpy(&head, s, sizeof head);
+        memcpy(&tail, s + n - sizeof tail, sizeof tail);
+        memcpy(to, &head, sizeof head);
+        memcpy(to + n - sizeof tail, &tail, sizeof tail);
+        return are_plain((bytes16)(words16){head, tail});
     }
-    for (; i < n && is_plain((unsigned char)s[i]); i++)
+    if (n >= sizeof first) {
+        memcpy(&first, s, sizeof first);
+        memcpy(&last, s + n - sizeof last, sizeof last);
+        memcpy(to, &first, sizeof first);
+        memcpy(to + n - sizeof last, &last, sizeof last);
+        return special_bits((uint64_t)first << 32 | last) == 0;
+    }
+    for (size_t i = 0; i < n; i++) {
         to[i] = s[i];
-    return i == n;
+        plain &= is_plain((unsigned char)s[i]);
+    }
+    return plain;
 }
 
 static char *put_escaped(char *p, const char *s, size_t n)

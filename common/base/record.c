@@ -451,13 +451,10 @@ static enum keel_status json_from_text(struct ctx *c, const struct path *p, cons
     return KEEL_OK;
 }
 
-/* The JSON value that text stands for. */
+/* The JSON value that text stands for; *v is blank and may become it. */
 static enum keel_status from_text(struct ctx *c, const struct path *p, const struct keel_field *row,
-                                  const char *text, const struct keel_jval **out)
+                                  const char *text, struct keel_jval *v, const struct keel_jval **out)
 {
-    struct keel_jval *v = keel_arena_alloc(c->a, sizeof *v);
-    if (!keel_utf8_valid(text, strlen(text)))
-        return wrong_type(c, p, "valid UTF-8");
     switch (row->type) {
     case KEEL_BOOL:
         v->type = KEEL_JBOOL;
@@ -490,8 +487,9 @@ static enum keel_status from_text(struct ctx *c, const struct path *p, const str
 static enum keel_status take_text(struct ctx *c, const struct path *p, const struct keel_field *row,
                                   const char *text, void *out)
 {
+    struct keel_jval own = {0};
     const struct keel_jval *v = NULL;
-    enum keel_status st = from_text(c, p, row, text, &v);
+    enum keel_status st = from_text(c, p, row, text, &own, &v);
     return st == KEEL_OK ? take_field(c, p, row, v, out) : st;
 }
 
@@ -586,7 +584,9 @@ enum keel_status keel_record_set(const struct keel_fields *f, struct keel_arena 
     struct ctx c = {.a = a, .err = err};
     struct path p = {.name = name};
     const struct keel_field *row = keel_field_find(f, name);
-    return row != NULL ? take_text(&c, &p, row, text, out) : unknown_field(&c, &p, f);
+    if (row == NULL)
+        return unknown_field(&c, &p, f);
+    return keel_utf8_valid(text, strlen(text)) ? take_text(&c, &p, row, text, out) : wrong_type(&c, &p, "valid UTF-8");
 }
 
 enum keel_status keel_record_finish(const struct keel_fields *f, struct keel_arena *a, void *out,

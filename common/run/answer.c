@@ -37,8 +37,10 @@ static void hex_u32(char *out, uint32_t v)
     x = (x << 4 | x) & UINT64_C(0x0F0F0F0F0F0F0F0F);
     uint64_t is_letter = (x + ones * 6) >> 4 & ones;
     x += ones * '0' + is_letter * ('a' - '0' - 10);
-    for (int i = 0; i < 8; i++)
-        out[i] = (char)(x >> (56 - 8 * i));
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    x = __builtin_bswap64(x); /* the first digit is the highest */
+#endif
+    memcpy(out, &x, sizeof x);
 }
 
 static void hex_u64(char *out, uint64_t v)

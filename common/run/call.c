@@ -383,7 +383,8 @@ static void end_job(struct call *c, enum keel_status st)
 }
 
 /* The end of a call that nobody but the loop holds. */
-static void finish(struct call *c, enum keel_status st)
+/* Returns when it was done with: just before its answer left, if it had not yet. */
+static int64_t finish(struct call *c, enum keel_status st)
 {
     struct keel_calls *cs = c->pub.rt->calls;
     if (c->phase == READY)
@@ -410,6 +411,7 @@ static void finish(struct call *c, enum keel_status st)
     log_failure(c, st);
     keel_key_give(c);
     slot_give(c);
+    return now;
 }
 
 /* The client is answered, a worker or a dependency still has hold of the call. */
@@ -527,23 +529,24 @@ static bool take_as_job(struct call *c)
 
 static void run_step(struct call *c, keel_step_fn *fn)
 {
+    const struct keel_op *op = c->pub.op;
     c->phase = STEP;
-    int64_t t0 = keel_mono_ns();
+    int64_t began = keel_mono_ns(), ended;
     enum keel_status st = fn(&c->pub);
-    int64_t took = keel_mono_ns() - t0;
-    if (took > SLOW_STEP_NS)
-        keel_log_often(KEEL_LOG_WARN, "slow_step", "op=%s ms=%.1f", c->pub.op->id, (double)took * 1e-6);
     if (st != KEEL_WAIT) {
         keel_assert(c->phase == STEP && st < KEEL_N_STATUS);
         keel_assert(st != KEEL_OK || c->pub.out.depth == 0);
         if (st == KEEL_OK)
             take_as_job(c);
-        finish(c, st);
-        return;
+        ended = finish(c, st);
+    } else {
+        keel_assert(c->phase != STEP && c->pub.out.depth == 0);
+        ended = keel_mono_ns();
+        take_as_job(c);
+        watch_deadline(c);
     }
-    keel_assert(c->phase != STEP && c->pub.out.depth == 0);
-    take_as_job(c);
-    watch_deadline(c);
+    if (ended - began > SLOW_STEP_NS)
+        keel_log_often(KEEL_LOG_WARN, "slow_step", "op=%s ms=%.1f", op->id, (double)(ended - began) * 1e-6);
 }
 
 /* .work and .end in a row are short for a begin that awaits them. */

@@ -474,14 +474,20 @@ static const struct keel_param usual[N_USUAL] = {
     {"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}, [TRACE_ID] = {"X-Trace-Id", NULL},
     [TIMING] = {"Server-Timing", NULL}};
 
+/* Nearly always the same constant. */
+static bool is_same(const char *x, const char *y)
+{
+    return x == y || strcmp(x, y) == 0;
+}
+
 /* JSON with no other header. */
 static bool is_usual(const struct keel_answer *answer)
 {
-    if (answer->n_headers != N_USUAL || (answer->type != NULL && strcmp(answer->type, "application/json") != 0))
+    if (answer->n_headers != N_USUAL || (answer->type != NULL && !is_same(answer->type, "application/json")))
         return false;
     for (size_t i = 0; i < N_USUAL; i++) {
         const struct keel_param *is = &answer->headers[i];
-        if (strcmp(is->name, usual[i].name) != 0 || (i < TRACE_ID && strcmp(is->value, usual[i].value) != 0))
+        if (!is_same(is->name, usual[i].name) || (i < TRACE_ID && !is_same(is->value, usual[i].value)))
             return false;
     }
     return true;
