@@ -122,9 +122,35 @@ static enum keel_status with_sign(u128 magnitude, bool is_negative, keel_i128 *o
     return KEEL_OK;
 }
 
+/* At most 19 digits, 9 of them after a point, and nothing else: nearly every figure. False: read it the long way. */
+static bool parse_short(const char *s, size_t n, keel_i128 *out)
+{
+    bool is_negative = n > 0 && *s == '-';
+    const char *first = s + is_negative, *end = s + n, *point = end;
+    uint64_t v = 0;
+    if (end - first < 1 || end - first > 19 || !is_digit(*first) || !is_digit(end[-1]))
+        return false;
+    for (const char *p = first; p < end; p++) {
+        if (is_digit(*p))
+            v = v * 10 + (uint64_t)(*p - '0');
+        else if (*p == '.' && point == end)
+            point = p;
+        else
+            return false;
+    }
+    ptrdiff_t places = point < end ? end - point - 1 : 0;
+    if (places > SCALE_DIGITS)
+        return false;
+    keel_i128 units = (keel_i128)v * power10[SCALE_DIGITS - places];
+    *out = is_negative ? -units : units;
+    return true;
+}
+
 enum keel_status keel_money_parse(const char *s, size_t n, keel_i128 *out)
 {
     struct decimal d;
+    if (parse_short(s, n, out))
+        return KEEL_OK;
     if (!scan_decimal(s, n, &d))
         return KEEL_INVALID;
     u128 m = d.mantissa;

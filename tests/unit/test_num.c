@@ -160,6 +160,33 @@ START_TEST(random_round_trips)
 }
 END_TEST
 
+/* Short figures are read by a way of their own; with an exponent of nothing they are not. */
+START_TEST(short_like_long)
+{
+    static const char characters[] = "00123456789999999999.-+ ";
+    struct keel_rng r;
+    char text[32];
+    int n_valid = 0;
+    keel_rng_seed(&r, 20261123);
+    for (int i = 0; i < 300000; i++) {
+        size_t n = keel_rng_below(&r, 23), kinds = keel_rng_below(&r, 8) == 0 ? sizeof characters - 1 : 20;
+        for (size_t k = 0; k < n; k++)
+            text[k] = characters[keel_rng_below(&r, kinds)];
+        if (n > 0 && keel_rng_below(&r, 2) == 0)
+            text[keel_rng_below(&r, n)] = '.';
+        if (n > 0 && keel_rng_below(&r, 3) == 0)
+            text[0] = '-';
+        memcpy(text + n, "e0", 3);
+        keel_i128 got = 1, want = 1;
+        enum keel_status st = keel_money_parse(text, n + 2, &want);
+        ck_assert_msg(keel_money_parse(text, n, &got) == st, "%.*s", (int)n, text);
+        ck_assert_msg(got == want, "%.*s", (int)n, text);
+        n_valid += st == KEEL_OK;
+    }
+    ck_assert_int_gt(n_valid, 100000);
+}
+END_TEST
+
 /* ---- products and quotients ---- */
 
 static const struct {
@@ -618,6 +645,7 @@ int main(void)
     tcase_add_loop_test(tc, dec_print, 0, KEEL_COUNT(print_case));
     tcase_add_test(tc, money_text_round_trip);
     tcase_add_test(tc, random_round_trips);
+    tcase_add_test(tc, short_like_long);
     tcase_add_test(tc, same_as_slowly);
     tcase_add_loop_test(tc, notional, 0, KEEL_COUNT(notional_case));
     tcase_add_loop_test(tc, money_share, 0, KEEL_COUNT(share_case));
