@@ -32,7 +32,7 @@ enum {
     MAX_PATH = 2048,
     MAX_QUERY = 64,
     MAX_DISCARD = 1024 * 1024, /* read beyond the limit so that a client gets its answer rather than a reset */
-    POOL_BYTES = 8 * 1024,    /* header and URI of one connection */
+    POOL_BYTES = 16 * 1024,    /* header and URI of one connection */
     SPARE = 32,                /* the server's limit lies this far above ours: it never reaches it, we answer 503 */
     OVER_MS = 1000,            /* patience with a connection above the limit */
     BACKLOG = 1024,
