@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds the release, runs the benchmarks and writes docs/performance.md.
-#   scripts/bench.sh [--quick] [--runs N] [--only guard,bus,http,hybrid] [--out FILE]
+#   scripts/bench.sh [--quick] [--runs N] [--only guard,bus,http,ws,hybrid] [--out FILE]
 # --quick: one short run of each, under 3 minutes. Peers that cannot be installed are named as missing, not made up.
 set -euo pipefail
 cd "$(dirname "$0")/.."

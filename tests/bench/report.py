@@ -127,7 +127,7 @@ def main():
     p.add_argument("--quick", action="store_true", help="one short run of each: under 3 minutes")
     p.add_argument("--runs", type=int)
     p.add_argument("--out", default=os.path.join(TOP, "docs/performance.md"))
-    p.add_argument("--only", default="guard,bus,http,hybrid")
+    p.add_argument("--only", default="guard,bus,http,ws,hybrid")
     a = p.parse_args()
     runs = a.runs or (1 if a.quick else 5)
     with open("/proc/loadavg") as f:
@@ -141,6 +141,8 @@ def main():
         "http": ("HTTP", "Servers on one core, the load on another, keep-alive; engines in hybrid mode. The bare libmicrohttpd "
                  "handler reads a body and answers a fixed one of the same bytes; the handlers with cJSON parse and print.",
                  lambda: python("bench_http.py", "--runs", runs, "--seconds", 0.15 if quick else 0.4)),
+        "ws": ("WebSocket", "Delivery, of which up to 25 ms are `BUFFER_INTERVAL_MS`: quotes wait for one another at most so long.",
+               lambda: python("bench_ws.py", "--runs", runs, "--seconds", 1 if quick else 2)),
         "hybrid": ("Hybrid against plain", "The same engine with and without its protection, on all cores.",
                    lambda: python("bench_hybrid.py", "--runs", runs, "--seconds", 1 if quick else 2)),
     }
