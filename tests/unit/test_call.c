@@ -226,6 +226,35 @@ START_TEST(headers)
 }
 END_TEST
 
+/* Hexadecimal and lower case, every digit at every place sooner or later, and no two the same. */
+START_TEST(new_trace_ids)
+{
+    static const char digits[] = "0123456789abcdef", name[] = "X-Trace-Id: ";
+    enum { N = 400, LEN = 32 };
+    static char ids[N][LEN + 1];
+    bool seen[LEN][16] = {{0}};
+    start(_i);
+    for (int i = 0; i < N; i++) {
+        struct client c = {0};
+        ask(&c, "/post", "{}");
+        const char *at = strstr(c.headers, name);
+        ck_assert(at != NULL);
+        memcpy(ids[i], at + sizeof name - 1, LEN);
+        ck_assert_int_eq(at[sizeof name - 1 + LEN], '\n');
+        for (int k = 0; k < LEN; k++) {
+            const char *digit = memchr(digits, ids[i][k], 16);
+            ck_assert_msg(digit != NULL, "%s", ids[i]);
+            seen[k][digit - digits] = true;
+        }
+        for (int k = 0; k < i; k++)
+            ck_assert_str_ne(ids[k], ids[i]);
+    }
+    for (int k = 0; k < LEN * 16; k++)
+        ck_assert_msg(seen[k / 16][k % 16], "%c at %d", digits[k % 16], k / 16);
+    expect_all_slots();
+}
+END_TEST
+
 static const struct { const char *text; bool ok; } trace_case[] = {
     {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", true},
     {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", true},
@@ -1203,6 +1232,7 @@ int main(void)
     tcase_add_test(tc, answers);
     tcase_add_loop_test(tc, too_big, 0, 2);
     tcase_add_loop_test(tc, headers, 0, 2);
+    tcase_add_loop_test(tc, new_trace_ids, 0, 2);
     tcase_add_loop_test(tc, traceparent, 0, (int)KEEL_COUNT(trace_case));
     tcase_add_loop_test(tc, deadline, 0, (int)KEEL_COUNT(deadline_case));
     tcase_add_loop_test(tc, abandoned_for_good, 0, 2);
