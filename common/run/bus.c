@@ -122,7 +122,7 @@ static void on_dead_len(void *ctx, const struct redisReply *reply)
 {
     struct keel_bus *b = ctx;
     int64_t n;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     if (!keel_reply_int(reply, &n) || (uint64_t)n == b->dead_len)
         return;
     b->dead_len = (uint64_t)n;
@@ -220,7 +220,8 @@ static void on_memory(void *ctx, const struct redisReply *reply)
 
 static void control_second(struct keel_bus *b)
 {
-    struct keel_args len = {0}, info = {0};
+    KEEL_ARGS(len);
+    KEEL_ARGS(info);
     tell_reducing(b);
     keel_arg(&len, "XLEN");
     keel_arg(&len, b->dead_key);
@@ -689,7 +690,7 @@ static enum keel_status api_dead(struct keel_call *c)
 {
     const struct keel_bus_dead *arg = c->arg;
     struct keel_sid after;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char limit[24];
     if (arg->has_after && !keel_sid_parse(arg->after, strlen(arg->after), &after))
         return keel_fail_as(c, KEEL_INVALID, NULL, "after", "after is no id of a dead letter");
@@ -762,7 +763,7 @@ static enum keel_status check_letter(struct keel_call *c)
 static enum keel_status api_discard(struct keel_call *c)
 {
     const struct keel_bus_letter *arg = c->arg;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     enum keel_status st = check_letter(c);
     if (st != KEEL_OK)
         return st;
@@ -775,7 +776,7 @@ static enum keel_status api_discard(struct keel_call *c)
 static enum keel_status read_letter(struct keel_call *c, keel_reply_done_fn *on_reply, keel_step_fn *next)
 {
     const struct keel_bus_letter *arg = c->arg;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     enum keel_status st = check_letter(c);
     if (st != KEEL_OK)
         return st;

@@ -78,10 +78,12 @@ bool keel_in_is_gapless(const struct stream_in *s)
 
 /* ---- acknowledging ---- */
 
-static void acks_send(struct stream_in *s)
+void keel_in_acks_flush(struct stream_in *s)
 {
     struct keel_bus *b = s->reader->bus;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
+    if (s->n_acks == 0)
+        return;
     keel_arg(&a, "XACK");
     keel_arg(&a, s->key);
     keel_arg(&a, b->group);
@@ -90,13 +92,6 @@ static void acks_send(struct stream_in *s)
     /* What does not get through stays pending; it is known when it is read again. */
     keel_link_send(b->control, &a, 0, NULL, NULL);
     s->n_acks = 0;
-}
-
-/* Every turn of the loop, for every stream. */
-void keel_in_acks_flush(struct stream_in *s)
-{
-    if (s->n_acks > 0)
-        acks_send(s);
 }
 
 void keel_in_ack(struct stream_in *s, struct keel_sid id)
@@ -347,7 +342,7 @@ static void deaths_field(const struct item *it, char buf[160])
 static void deaths_forget(const struct item *it)
 {
     const struct keel_bus *b = it->s->reader->bus;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char field[160];
     deaths_field(it, field);
     keel_arg(&a, "HDEL");
@@ -413,7 +408,7 @@ static void on_buried(void *ctx, const struct redisReply *reply)
 void keel_in_bury(struct item *it, const char *reason)
 {
     struct keel_bus *b = it->s->reader->bus;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char id[KEEL_SID_TEXT], max[24];
     it->reason = reason;
     it->state = BURYING;
@@ -486,7 +481,7 @@ static void on_letter_gone(void *ctx, const struct redisReply *reply)
 static void decide_replay(struct item *it, bool applied)
 {
     struct keel_bus *b = it->s->reader->bus;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char id[KEEL_SID_TEXT];
     if (!applied) {
         struct keel_call *c = keel_call_of(b->rt, it->token);
@@ -607,7 +602,7 @@ static void call_item(struct item *it)
 static bool deaths_add(const struct item *it, const char *n, keel_reply_done_fn *fn, void *ctx)
 {
     const struct keel_bus *b = it->s->reader->bus;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char field[160];
     deaths_field(it, field);
     keel_arg(&a, "HINCRBY");
@@ -657,7 +652,7 @@ static void count_first(struct item *it)
 {
     struct reader *r = it->s->reader;
     struct keel_bus *b = r->bus;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char id[KEEL_SID_TEXT], n[24];
     bool sent;
     busy_take(it);

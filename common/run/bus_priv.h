@@ -97,6 +97,7 @@ struct keel_link_conf {
 typedef void keel_reply_done_fn(void *ctx, const struct redisReply *reply);
 
 struct keel_args { int n; const char *v[192]; size_t len[192]; };
+#define KEEL_ARGS(a) struct keel_args a; (a).n = 0 /* declares an empty list; its 3 KB are not cleared */
 void keel_arg(struct keel_args *a, const char *s); /* borrowed until sent */
 void keel_argn(struct keel_args *a, const char *s, size_t n);
 

@@ -238,10 +238,15 @@ static bool may_read(const struct reader *r, int64_t now_ns)
     return true;
 }
 
-static void read_send(struct reader *r)
+static void read_more(struct reader *r, int64_t now_ns)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
+    struct keel_refusal refusal;
     char count[24], block[24], pos[MAX_STREAMS][KEEL_SID_TEXT];
+    if (!may_read(r, now_ns))
+        return;
+    if (keel_dep_admit(r->bus->rt, r->bus->in->dep, &r->permit, &refusal) != KEEL_OK)
+        return;
     snprintf(count, sizeof count, "%zu", count_wanted(r));
     snprintf(block, sizeof block, "%d", BLOCK_MS);
     keel_arg(&a, r->is_share ? "XREADGROUP" : "XREAD");
@@ -264,13 +269,6 @@ static void read_send(struct reader *r)
     r->is_reading = r->has_permit = keel_link_send(r->link, &a, BLOCK_MS * KEEL_MS_NS, on_read, r);
     if (!r->is_reading)
         keel_dep_settle(r->bus->rt, r->permit, KEEL_OUT_CANCELLED);
-}
-
-static void read_more(struct reader *r, int64_t now_ns)
-{
-    struct keel_refusal refusal;
-    if (may_read(r, now_ns) && keel_dep_admit(r->bus->rt, r->bus->in->dep, &r->permit, &refusal) == KEEL_OK)
-        read_send(r);
 }
 
 static void on_link_up(void *ctx)
@@ -335,10 +333,15 @@ static void position_name(const struct stream_in *s, char buf[96])
     snprintf(buf, 96, "%s%s", s->reader->bus->in->consumer, s->reader->is_share ? "" : ":each");
 }
 
-static void position_send(struct stream_in *s, struct keel_sid id, int64_t now_ns)
+static void position_write(struct stream_in *s, int64_t now_ns)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
+    struct keel_sid id = handled_upto(s);
+    bool moved = keel_sid_cmp(id, s->written_id) != 0;
     char name[96], value[96], text[KEEL_SID_TEXT];
+    int64_t period = !moved ? KEEL_S_NS : s->first == NULL ? POSITION_IDLE_NS : POSITION_NS;
+    if (s->step != IN_READY || now_ns - s->written_ns < period)
+        return;
     keel_sid_print(id, text);
     snprintf(value, sizeof value, "%s|%lld", text, (long long)(keel_wall_ns() / KEEL_MS_NS));
     position_name(s, name);
@@ -352,18 +355,9 @@ static void position_send(struct stream_in *s, struct keel_sid id, int64_t now_n
     s->written_ns = now_ns;
 }
 
-static void position_write(struct stream_in *s, int64_t now_ns)
-{
-    struct keel_sid id = handled_upto(s);
-    bool moved = keel_sid_cmp(id, s->written_id) != 0;
-    int64_t period = !moved ? KEEL_S_NS : s->first == NULL ? POSITION_IDLE_NS : POSITION_NS;
-    if (s->step == IN_READY && now_ns - s->written_ns >= period)
-        position_send(s, id, now_ns);
-}
-
 static void position_forget(struct stream_in *s)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char name[96];
     position_name(s, name);
     keel_arg(&a, "HDEL");

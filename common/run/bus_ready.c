@@ -40,7 +40,7 @@ static bool step_failed(struct stream_in *s, const struct redisReply *reply)
 
 static void ask_stream(struct stream_in *s, keel_reply_done_fn *fn, bool *asked)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     keel_arg(&a, "XINFO");
     keel_arg(&a, "STREAM");
     keel_arg(&a, s->key);
@@ -90,7 +90,7 @@ static void on_group(void *ctx, const struct redisReply *reply)
 
 static void ask_group(struct stream_in *s)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     keel_arg(&a, "XGROUP");
     keel_arg(&a, "CREATE");
     keel_arg(&a, s->key);
@@ -129,7 +129,7 @@ static void on_place(void *ctx, const struct redisReply *reply)
 
 static bool ask_place(struct stream_in *s, keel_reply_done_fn *fn)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     keel_arg(&a, "XINFO");
     keel_arg(&a, "GROUPS");
     keel_arg(&a, s->key);
@@ -184,7 +184,8 @@ static void on_one(void *ctx, const struct redisReply *reply)
 static void recover_one(struct stream_in *s, struct keel_sid id, uint64_t deliveries)
 {
     struct keel_bus *b = s->reader->bus;
-    struct keel_args range = {0}, claim = {0};
+    KEEL_ARGS(range);
+    KEEL_ARGS(claim);
     char text[KEEL_SID_TEXT], n[24];
     struct one *one = keel_alloc(1, sizeof *one);
     *one = (struct one){s, id, s->was_recovered ? 0 : deliveries};
@@ -236,7 +237,7 @@ static void on_pending(void *ctx, const struct redisReply *reply)
 
 static void ask_pending(struct stream_in *s)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char from[KEEL_SID_TEXT + 1] = "-", count[24];
     if (s->page.ms != 0) {
         from[0] = '(';
@@ -308,7 +309,7 @@ static void on_others_pending(void *ctx, const struct redisReply *reply)
     struct stream_in *s = ctx;
     struct keel_bus *b = s->reader->bus;
     size_t n = keel_reply_n(reply);
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char idle[24];
     idle_text(b, idle);
     keel_arg(&a, "XCLAIM");
@@ -334,7 +335,7 @@ static void on_consumers(void *ctx, const struct redisReply *reply)
     idle_text(b, idle);
     for (size_t i = 0; i < keel_reply_n(reply) && !b->in->is_stopped; i++) {
         const struct redisReply *row = keel_reply_at(reply, i), *name = keel_reply_member(row, "name");
-        struct keel_args a = {0};
+        KEEL_ARGS(a);
         const char *text;
         size_t len;
         int64_t idle_ms, pending;
@@ -358,7 +359,7 @@ static void on_consumers(void *ctx, const struct redisReply *reply)
 
 static void ask_consumers(struct stream_in *s)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     keel_arg(&a, "XINFO");
     keel_arg(&a, "CONSUMERS");
     keel_arg(&a, s->key);

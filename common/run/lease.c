@@ -153,7 +153,8 @@ static void on_renewed(void *ctx, const struct redisReply *reply)
 
 static void renew(struct keel_lease *l, int64_t now_ns)
 {
-    struct keel_args get = {0}, set = {0};
+    KEEL_ARGS(get);
+    KEEL_ARGS(set);
     char value[160];
     if (l->is_asking || now_ns < l->next_ns || !keel_link_is_up(l->link))
         return;
@@ -215,7 +216,7 @@ static void on_seen(void *ctx, const struct redisReply *reply)
 
 static void watch(struct keel_lease *l, int64_t now_ns)
 {
-    struct keel_args get = {0};
+    KEEL_ARGS(get);
     if (take_lock(l)) {
         take(l, "it has ended");
         return;

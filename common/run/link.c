@@ -378,7 +378,7 @@ static void on_sentinel_greeting(void *ctx, const struct redisReply *reply)
 
 static bool authenticate(struct keel_link *l, const char *user, const char *password, keel_reply_done_fn *fn)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     if (password[0] == '\0')
         return false;
     keel_arg(&a, "AUTH");
@@ -390,7 +390,7 @@ static bool authenticate(struct keel_link *l, const char *user, const char *pass
 
 static void ask_sentinel(struct keel_link *l)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     authenticate(l, l->to.sentinel_user, l->to.sentinel_password, on_sentinel_greeting);
     keel_arg(&a, "SENTINEL");
     keel_arg(&a, "get-master-addr-by-name");
@@ -400,7 +400,9 @@ static void ask_sentinel(struct keel_link *l)
 
 static void greet(struct keel_link *l)
 {
-    struct keel_args select = {0}, role = {0}, ping = {0};
+    KEEL_ARGS(select);
+    KEEL_ARGS(role);
+    KEEL_ARGS(ping);
     char db[24];
     l->greetings = authenticate(l, l->to.user, l->to.password, on_greeting);
     if (l->to.db != 0) {

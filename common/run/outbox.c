@@ -349,7 +349,7 @@ static void on_added(void *ctx, const struct redisReply *reply)
 static bool send_one(struct stream *s, struct rec *r)
 {
     struct keel_rt *rt = s->bus->rt;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     struct keel_refusal why;
     bool asks = !s->via->permit_is_out;
     if (asks && keel_dep_admit(rt, s->bus->out->dep, &r->permit, &why) != KEEL_OK)

@@ -52,7 +52,7 @@ static void on_first_tail(void *ctx, const struct redisReply *reply)
     }
     s->tail_pages++;
     if (n == TAIL_PAGE && s->tail_pages < TAIL_PAGES) {
-        struct keel_args a = {0};
+        KEEL_ARGS(a);
         char to[KEEL_SID_TEXT];
         keel_sid_print(keel_sid_before(e.id), to);
         keel_arg(&a, "XREVRANGE");
@@ -107,7 +107,7 @@ void keel_out_check_if_needed(struct stream *s, int64_t now_ns)
 {
     bool first = !s->was_checked && s->durable_seq > 0;
     bool untouched = !s->was_checked || (keel_sid_cmp(s->last_id, (struct keel_sid){0, 0}) == 0 && s->durable_seq == 0);
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     if (s->check != UNCHECKED || !keel_link_is_up(s->via->link) || now_ns < s->check_at_ns)
         return;
     s->check_at_ns = now_ns + 100 * KEEL_MS_NS;
@@ -150,7 +150,7 @@ void keel_out_publish_down(void *ctx)
 /* The guard key is there as long as nobody emptied Redis behind the connection's back. */
 static void guard_set(struct keel_out *o)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     keel_arg(&a, "SET");
     keel_arg(&a, o->guard_key);
     keel_arg(&a, o->guard_value);
@@ -182,7 +182,7 @@ static void on_guard(void *ctx, const struct redisReply *reply)
 
 void keel_out_guard_ask(struct keel_out *o)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     if (!o->guard_is_set) {
         guard_set(o);
         return;

@@ -67,7 +67,7 @@ static void reader_saw(struct stream *s, const char *name, size_t name_len, cons
 
 static void forget_reader(struct stream *s, const char *name)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     keel_arg(&a, "HDEL");
     keel_arg(&a, s->readers_key);
     keel_arg(&a, name);
@@ -102,7 +102,7 @@ static void on_readers(void *ctx, const struct redisReply *reply)
 
 void keel_out_ask_readers(struct stream *s)
 {
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     if (s->asks_readers)
         return;
     keel_arg(&a, "HGETALL");
@@ -205,7 +205,7 @@ static struct keel_sid trim_bound(const struct stream *s, int64_t now_ns)
 static void trim_finish(struct trim *t)
 {
     struct stream *s = t->stream;
-    struct keel_args a = {0};
+    KEEL_ARGS(a);
     char min[KEEL_SID_TEXT];
     if (--t->open > 0)
         return;
@@ -244,7 +244,7 @@ static void on_trim_groups(void *ctx, const struct redisReply *reply)
         t->failed = true;
     for (size_t i = 0; i < keel_reply_n(reply); i++) {
         const struct redisReply *group = keel_reply_at(reply, i);
-        struct keel_args a = {0};
+        KEEL_ARGS(a);
         struct keel_sid id;
         const char *name;
         size_t n;
@@ -274,7 +274,7 @@ void keel_out_trim(struct stream *s, int64_t now_ns)
     s->trim_at_ns = now_ns + 5 * KEEL_S_NS;
     s->since_trim = 0;
     if (by_groups) {
-        struct keel_args a = {0};
+        KEEL_ARGS(a);
         keel_arg(&a, "XINFO");
         keel_arg(&a, "GROUPS");
         keel_arg(&a, s->key);
