@@ -29,6 +29,11 @@ static struct span until(struct span *rest, char c)
     return head;
 }
 
+static bool is_text(struct span s, const char *text)
+{
+    return s.n == strlen(text) && memcmp(s.s, text, s.n) == 0;
+}
+
 static const char *last_at(struct span s)
 {
     while (s.n > 0 && s.s[s.n - 1] != '@')
@@ -139,10 +144,10 @@ static const char *parameter(struct span name, struct span value, struct keel_re
         {"key", tls, u->key, sizeof u->key, bad_path},
         {"sentinel_user", sentinel, u->sentinel_user, sizeof u->sentinel_user, bad_user},
         {SENTINEL_PASSWORD, sentinel, u->sentinel_password, sizeof u->sentinel_password, bad_password}};
-    if (name.n == 2 && memcmp(name.s, "db", 2) == 0)
+    if (is_text(name, "db"))
         return db_parse(value, u);
     for (size_t i = 0; i < KEEL_COUNT(texts); i++)
-        if (texts[i].is_there && name.n == strlen(texts[i].name) && memcmp(name.s, texts[i].name, name.n) == 0)
+        if (texts[i].is_there && is_text(name, texts[i].name))
             return value.n > 0 && unescape(value, texts[i].to, texts[i].cap) ? NULL : texts[i].why;
     /* A question mark in a password that was not escaped must not bring the rest of it to light. */
     size_t shown = 0;
@@ -260,7 +265,9 @@ const char *keel_redis_url_with_sentinel(struct keel_arena *a, const char *url, 
 {
     struct keel_redis_url u;
     struct keel_text t;
-    if (keel_redis_url_parse(url, &u) != NULL || u.sentinel_password[0] != '\0')
+    if (keel_redis_url_parse(url, &u) != NULL || u.service[0] == '\0')
+        return NULL;
+    if (u.sentinel_password[0] != '\0')
         return url;
     keel_text_init(&t, a, strlen(url) + 3 * strlen(password) + 32);
     keel_text_add(&t, "%s%c" SENTINEL_PASSWORD "=", url, strchr(url, '?') != NULL ? '&' : '?');
@@ -274,12 +281,11 @@ static void add_parameter(struct keel_text *t, char before, struct span p)
     static const char *const open[] = {"db", "ca", "cert", "key", "sentinel_user"};
     struct span value = p, name = until(&value, '=');
     for (size_t i = 0; i < KEEL_COUNT(open); i++)
-        if (name.n == strlen(open[i]) && memcmp(name.s, open[i], name.n) == 0) {
+        if (is_text(name, open[i])) {
             keel_text_add(t, "%c%.*s", before, (int)p.n, p.s);
             return;
         }
-    bool is_secret = name.n == strlen(SENTINEL_PASSWORD) && memcmp(name.s, SENTINEL_PASSWORD, name.n) == 0;
-    keel_text_add(t, "%c%s(set)", before, is_secret ? SENTINEL_PASSWORD "=" : "");
+    keel_text_add(t, "%c%s(set)", before, is_text(name, SENTINEL_PASSWORD) ? SENTINEL_PASSWORD "=" : "");
 }
 
 const char *keel_redis_url_shown(struct keel_arena *a, const char *url)

@@ -287,10 +287,11 @@ static enum keel_status complete_redis_url(const struct reader *r, struct keel_c
         core->redis_url = keel_redis_url_with(r->a, core->redis_url, core->redis_password);
     if (core->redis_sentinel_password[0] == '\0')
         return KEEL_OK;
-    if (strstr(core->redis_url, "+sentinel://") == NULL)
+    const char *whole = keel_redis_url_with_sentinel(r->a, core->redis_url, core->redis_sentinel_password);
+    if (whole == NULL)
         return refuse(r, "redis_sentinel_password: redis_url=%s names no sentinels",
                       keel_redis_url_shown(r->a, core->redis_url));
-    core->redis_url = keel_redis_url_with_sentinel(r->a, core->redis_url, core->redis_sentinel_password);
+    core->redis_url = whole;
     return KEEL_OK;
 }
 

@@ -27,7 +27,7 @@ struct keel_redis_url {
 const char *keel_redis_url_parse(const char *url, struct keel_redis_url *out);
 /* The same with that password, where it has none. url must be a good one. */
 const char *keel_redis_url_with(struct keel_arena *a, const char *url, const char *password);
-/* The same with that password for the sentinels, where it has none. url must be a good one with sentinels. */
+/* The same with that password for the sentinels, where it has none; NULL: it is no good one with sentinels. */
 const char *keel_redis_url_with_sentinel(struct keel_arena *a, const char *url, const char *password);
 /* The same with (set) for users and passwords, whether it is a good one or not. */
 const char *keel_redis_url_shown(struct keel_arena *a, const char *url);
