@@ -6,10 +6,9 @@ until a subscriber of the websocket engine has read it, with 1, 100 and 500 of t
 One subscriber, the last that is served, reads the clock; the others are read by a process of their own, which looks at nothing.
 """
 import argparse
-import datetime
 import os
-import re
 import selectors
+import socket
 import subprocess
 import sys
 import threading
@@ -17,12 +16,11 @@ import time
 
 from bench_http import ENV, QUOTE
 from world import LOAD_CORE, Goals, Series, World, finish, load_argv, niced, pin, table
-from wsclient import Client
+from wsclient import Client, stamped_frames
 
 TOPIC = "marketdata.quote:BENCHUSDT"
 SUBSCRIBERS = (1, 100, 500)
 RATE, TARGET_MS = 100, 40
-STAMP = re.compile(rb'"timestamp":"([^".]*)\.(\d{9})Z","epoch"')
 
 
 def subscribed(port):
@@ -44,20 +42,6 @@ def drain(port, n):
                     return
 
 
-def late_ms(chunks):
-    """Of every frame read: read at less stamped at, in ms."""
-    rest, out = b"", []
-    for read_ns, data in chunks:
-        rest += data
-        end = 0
-        for m in STAMP.finditer(rest):
-            second = datetime.datetime.fromisoformat(m[1].decode() + "+00:00").timestamp()
-            out.append((read_ns - int(second) * 10**9 - int(m[2])) * 1e-6)
-            end = m.end()
-        rest = rest[end:]
-    return out
-
-
 def measure(world, n, seconds):
     """p50, p99 and the share within the target, of what the last of n subscribers reads."""
     port = world["websocket"].port
@@ -66,8 +50,8 @@ def measure(world, n, seconds):
     try:
         assert others.stdout.readline() == "ready\n"
         pin(others.pid, {LOAD_CORE})
-        probe, chunks = subscribed(port), []
-        chunks.append((0, probe.buf))
+        probe = subscribed(port)
+        chunks = [(0, probe.buf)]
 
         def read():
             while data := probe.s.recv(1 << 16):
@@ -77,14 +61,14 @@ def measure(world, n, seconds):
         argv = load_argv(world["marketdata"].port, "/data/ingest", QUOTE, 4, seconds, rate=RATE, warm_up=0, core=None)
         subprocess.run(niced(argv, -10), stdout=subprocess.DEVNULL, check=True)
         time.sleep(0.2)
-        probe.s.shutdown(2)
+        probe.s.shutdown(socket.SHUT_RDWR)
         reader.join()
         probe.close()
     finally:
         others.kill()
         others.wait()
         others.stdout.close()
-    late = sorted(late_ms(chunks))
+    late = sorted((read_ns - sent_ns) * 1e-6 for read_ns, sent_ns, _ in stamped_frames(chunks))
     assert len(late) > 0.9 * RATE * seconds, f"{len(late)} frames in {seconds} s"
     return late[len(late) // 2], late[len(late) * 99 // 100], 100 * sum(x <= TARGET_MS for x in late) / len(late)
 

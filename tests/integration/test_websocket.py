@@ -1,8 +1,6 @@
 """The websocket engine from outside: the streams, one stalled client among 200, the drain, /system and the allow-list of
 /api. Handshake and framing are in test_framing.py, the frames' fields in test_bodies.py."""
-import calendar
 import os
-import re
 import selectors
 import sys
 import threading
@@ -11,7 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 from keeltest import ENGINES, Chain, wait_for  # noqa: E402
-from wsclient import Client, Refused  # noqa: E402
+from wsclient import Client, Refused, stamped_frames  # noqa: E402
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
 TOPIC = "marketdata.quote:BTCUSDT"
@@ -127,7 +125,7 @@ class Stream(unittest.TestCase):
             reader.join()
         late = []
         for chunks in got:
-            frames = list(self.frames(chunks))
+            frames = list(stamped_frames(chunks))
             self.assertEqual([seq for _, _, seq in frames], list(range(start + 1, last + 1)))
             late += [read_at - sent_at for read_at, sent_at, _ in frames]
         late.sort()
@@ -148,19 +146,6 @@ class Stream(unittest.TestCase):
         if os.environ.get("KEEL_TIMED"):  # a figure of a quiet machine; the run above prints it everywhere
             self.assertLess(p99, 40)
         self.assertIn("keel_delivery_duration_seconds", self.ws.get("/metrics").body.decode())
-
-    def frames(self, chunks):
-        """(read at, sent at, seq) of every frame, in ns, from what was read piece by piece."""
-        pattern, rest, stamps = re.compile(rb'"timestamp":"([^"]*)","epoch":"[^"]*","seq":(\d+)\}'), b"", {}
-        for read_at, data in chunks:
-            rest, end = rest + data, 0
-            for m in pattern.finditer(rest):
-                if m[1] not in stamps:
-                    stamps[m[1]] = (calendar.timegm(time.strptime(m[1][:19].decode(), "%Y-%m-%dT%H:%M:%S")) * 10**9 +
-                                    int(m[1][20:29]))
-                yield read_at, stamps[m[1]], int(m[2])
-                end = m.end()
-            rest = rest[end:]
 
 
 class Browser(unittest.TestCase):

@@ -1,8 +1,10 @@
 """A WebSocket client on the standard library, for tests: it sends exactly the bytes it is told to and hides nothing."""
 import base64
+import calendar
 import hashlib
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -31,6 +33,20 @@ def frame(opcode, payload=b"", fin=True, mask=b"\x11\x22\x33\x44", rsv=0, length
         return head + payload
     key = (mask * (n // 4 + 1))[:n]
     return head + mask + (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(n, "big")
+
+
+def stamped_frames(chunks):
+    """(read at, sent at, seq) of every frame, in ns, from what was read piece by piece."""
+    pattern, rest, stamps = re.compile(rb'"timestamp":"([^"]*)","epoch":"[^"]*","seq":(\d+)\}'), b"", {}
+    for read_at, data in chunks:
+        rest, end = rest + data, 0
+        for m in pattern.finditer(rest):
+            if m[1] not in stamps:
+                stamps[m[1]] = (calendar.timegm(time.strptime(m[1][:19].decode(), "%Y-%m-%dT%H:%M:%S")) * 10**9 +
+                                int(m[1][20:29]))
+            yield read_at, stamps[m[1]], int(m[2])
+            end = m.end()
+        rest = rest[end:]
 
 
 class Client:
