@@ -111,7 +111,7 @@ static bool refuse(struct reader *r, const char *why)
 
 static bool is_space(char c)
 {
-    return (unsigned char)c <= ' ' && (c == ' ' || c == '\t' || c == '\n' || c == '\r');
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
 static bool is_digit(char c)

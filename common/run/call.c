@@ -382,8 +382,7 @@ static void end_job(struct call *c, enum keel_status st)
     keel_scratch_give(rt->calls, a);
 }
 
-/* The end of a call that nobody but the loop holds. */
-/* Returns when it was done with: just before its answer left, if it had not yet. */
+/* The end of a call that nobody but the loop holds. Returns when: just before its answer left, if it had not yet. */
 static int64_t finish(struct call *c, enum keel_status st)
 {
     struct keel_calls *cs = c->pub.rt->calls;
