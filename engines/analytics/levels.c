@@ -52,7 +52,7 @@ static void put(struct ana_analysis *a, enum ana_figure f, enum keel_status st, 
         undefined(a, f, why);
 }
 
-static void measure(struct ana_analysis *a, enum ana_figure f, ana_measure_fn *fn, const char *why)
+static void measure(struct ana_analysis *a, enum ana_figure f, perf_measure_fn *fn, const char *why)
 {
     double v = 0;
 
@@ -101,9 +101,9 @@ void ana_simple(struct ana_analysis *a)
 
 void ana_standard(struct ana_analysis *a)
 {
-    measure(a, ANA_SHARPE, ana_sharpe, "the returns do not vary");
-    measure(a, ANA_VOLATILITY, ana_volatility, "the returns are out of range");
-    of_curve(a, ANA_MAX_DRAWDOWN, ana_max_drawdown);
+    measure(a, ANA_SHARPE, perf_sharpe, "the returns do not vary");
+    measure(a, ANA_VOLATILITY, perf_volatility, "the returns are out of range");
+    of_curve(a, ANA_MAX_DRAWDOWN, perf_max_drawdown);
 }
 
 static void relative(struct ana_analysis *a)
@@ -117,9 +117,9 @@ static void relative(struct ana_analysis *a)
                     in->min_returns);
         return;
     }
-    enum keel_status st = ana_beta(in->own, in->bench, in->n_pairs, &v);
+    enum keel_status st = perf_beta(in->own, in->bench, in->n_pairs, &v);
     put(a, ANA_BETA, st, v, "the benchmark does not vary");
-    st = ana_alpha(in->own, in->bench, in->n_pairs, in->ppy, &v);
+    st = perf_alpha(in->own, in->bench, in->n_pairs, in->ppy, &v);
     put(a, ANA_ALPHA, st, v, "the benchmark does not vary, or a year of it is out of range");
 }
 
@@ -146,7 +146,7 @@ static void of_trades(struct ana_analysis *a)
 static void tails(struct ana_analysis *a)
 {
     size_t n = a->in.steps.n_returns;
-    struct ana_tail t;
+    struct perf_tail t;
     double v = 0;
 
     a->sorted = keel_arena_array(a->in.arena, n, sizeof(double));
@@ -154,12 +154,12 @@ static void tails(struct ana_analysis *a)
         a->sorted[i] = a->in.steps.returns[i];
     keel_sort_f64(a->sorted, n);
     /* A gain at the quantile is no loss: 0. */
-    if (enough(a, ANA_VAR_95, ANA_NEED_95) && ana_tail_loss(a->sorted, n, 0.95, &t) == KEEL_OK)
+    if (enough(a, ANA_VAR_95, ANA_NEED_95) && perf_tail_loss(a->sorted, n, 0.95, &t) == KEEL_OK)
         defined(a, ANA_VAR_95, fmax(t.var, 0));
-    if (enough(a, ANA_VAR_99, ANA_NEED_99) && ana_tail_loss(a->sorted, n, 0.99, &t) == KEEL_OK)
+    if (enough(a, ANA_VAR_99, ANA_NEED_99) && perf_tail_loss(a->sorted, n, 0.99, &t) == KEEL_OK)
         defined(a, ANA_VAR_99, fmax(t.var, 0));
     if (enough(a, ANA_TAIL_RATIO, ANA_NEED_95)) {
-        enum keel_status st = ana_tail_ratio(a->sorted, n, &v);
+        enum keel_status st = perf_tail_ratio(a->sorted, n, &v);
         put(a, ANA_TAIL_RATIO, st, v, "the 5 % quantile is 0");
     }
 }
@@ -178,12 +178,12 @@ static void rolling(struct ana_analysis *a)
         is_enough = enough(a, figure[i], ANA_ROLLING) && is_enough;
     if (!is_enough)
         return;
-    st = ana_sharpe(r + n - ANA_ROLLING, ANA_ROLLING, a->in.ppy, &v);
+    st = perf_sharpe(r + n - ANA_ROLLING, ANA_ROLLING, a->in.ppy, &v);
     put(a, ANA_ROLLING_SHARPE, st, v, "the returns of the last window do not vary");
-    st = ana_volatility(r + n - ANA_ROLLING, ANA_ROLLING, a->in.ppy, &v);
+    st = perf_volatility(r + n - ANA_ROLLING, ANA_ROLLING, a->in.ppy, &v);
     put(a, ANA_ROLLING_VOLATILITY, st, v, "the returns are out of range");
     w = keel_arena_array(a->in.arena, n, sizeof *w);
-    st = ana_rolling(ana_sharpe, r, n, ANA_ROLLING, a->in.ppy, w, &k);
+    st = perf_rolling(perf_sharpe, r, n, ANA_ROLLING, a->in.ppy, w, &k);
     for (size_t i = 0; i < k; i++) {
         low = fmin(low, w[i]);
         high = fmax(high, w[i]);
@@ -194,21 +194,21 @@ static void rolling(struct ana_analysis *a)
 
 static enum keel_status omega(const double *r, size_t n, double *out)
 {
-    return ana_omega(r, n, 0, out);
+    return perf_omega(r, n, 0, out);
 }
 
 enum keel_status ana_comprehensive_work(void *job, const atomic_bool *stop)
 {
     struct ana_analysis *a = job;
 
-    of_curve(a, ANA_TOTAL_RETURN, ana_total_return);
-    measure(a, ANA_ANNUAL_RETURN, ana_annual_return, "a year of such returns is out of range");
-    measure(a, ANA_CALMAR, ana_calmar, "there is no drawdown, or a year of such returns is out of range");
-    measure(a, ANA_SORTINO, ana_sortino, "no return is below 0");
+    of_curve(a, ANA_TOTAL_RETURN, perf_total_return);
+    measure(a, ANA_ANNUAL_RETURN, perf_annual_return, "a year of such returns is out of range");
+    measure(a, ANA_CALMAR, perf_calmar, "there is no drawdown, or a year of such returns is out of range");
+    measure(a, ANA_SORTINO, perf_sortino, "no return is below 0");
     shape(a, ANA_OMEGA, omega, "no return is below 0");
-    shape(a, ANA_STABILITY, ana_stability, "the curve does not move");
-    shape(a, ANA_SKEWNESS, ana_skewness, "the returns do not vary");
-    shape(a, ANA_KURTOSIS, ana_kurtosis, "the returns do not vary");
+    shape(a, ANA_STABILITY, perf_stability, "the curve does not move");
+    shape(a, ANA_SKEWNESS, perf_skewness, "the returns do not vary");
+    shape(a, ANA_KURTOSIS, perf_kurtosis, "the returns do not vary");
     relative(a);
     of_trades(a);
     tails(a);
@@ -223,10 +223,10 @@ enum keel_status ana_bootstrap_work(void *job, const atomic_bool *stop)
     const struct ana_input *in = &a->in;
 
     if (a->bootstrap.most == 0)
-        ana_bootstrap_init(&a->bootstrap, in->steps.returns, in->steps.n_returns, in->ppy, ANA_RESAMPLES, in->seed,
+        perf_bootstrap_init(&a->bootstrap, in->steps.returns, in->steps.n_returns, in->ppy, ANA_RESAMPLES, in->seed,
                            in->arena);
     if (in->steps.n_returns >= in->min_returns)
-        ana_bootstrap_run(&a->bootstrap, SLICE / (in->steps.n_returns + 1) + 1, stop);
+        perf_bootstrap_run(&a->bootstrap, SLICE / (in->steps.n_returns + 1) + 1, stop);
     return KEEL_OK;
 }
 
@@ -239,22 +239,22 @@ void ana_institutional(struct ana_analysis *a)
 {
     const struct ana_input *in = &a->in;
     double low = 0, high = 0, v = 0;
-    struct ana_tail t;
+    struct perf_tail t;
     enum keel_status st;
 
-    if (enough(a, ANA_ES_95, ANA_NEED_95) && ana_tail_loss(a->sorted, in->steps.n_returns, 0.95, &t) == KEEL_OK)
+    if (enough(a, ANA_ES_95, ANA_NEED_95) && perf_tail_loss(a->sorted, in->steps.n_returns, 0.95, &t) == KEEL_OK)
         defined(a, ANA_ES_95, fmax(t.es, 0));
-    if (enough(a, ANA_ES_99, ANA_NEED_99) && ana_tail_loss(a->sorted, in->steps.n_returns, 0.99, &t) == KEEL_OK)
+    if (enough(a, ANA_ES_99, ANA_NEED_99) && perf_tail_loss(a->sorted, in->steps.n_returns, 0.99, &t) == KEEL_OK)
         defined(a, ANA_ES_99, fmax(t.es, 0));
-    shape(a, ANA_PROBABILISTIC_SHARPE, ana_probabilistic_sharpe, "the returns do not vary");
+    shape(a, ANA_PROBABILISTIC_SHARPE, perf_probabilistic_sharpe, "the returns do not vary");
     if (in->is_broken || in->n_pairs < in->min_returns) {
         too_few(a, ANA_INFORMATION, "returns with a benchmark", in->is_broken ? 0 : in->n_pairs, in->min_returns);
     } else {
-        st = ana_information(in->own, in->bench, in->n_pairs, in->ppy, &v);
+        st = perf_information(in->own, in->bench, in->n_pairs, in->ppy, &v);
         put(a, ANA_INFORMATION, st, v, "the returns do not differ from the benchmark's");
     }
     if (enough(a, ANA_SHARPE_LOW, 2) && enough(a, ANA_SHARPE_HIGH, 2)) {
-        st = ana_bootstrap_interval(&a->bootstrap, ANA_INTERVAL, &low, &high);
+        st = perf_bootstrap_interval(&a->bootstrap, ANA_INTERVAL, &low, &high);
         put(a, ANA_SHARPE_LOW, st, low, "the returns of too many resamples do not vary");
         put(a, ANA_SHARPE_HIGH, st, high, "the returns of too many resamples do not vary");
     } else {

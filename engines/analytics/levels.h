@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 
 #include "curve.h"
-#include "metrics.h"
+#include "performance.h"
 
 enum ana_level { ANA_SIMPLE, ANA_STANDARD, ANA_COMPREHENSIVE, ANA_INSTITUTIONAL, ANA_LEVELS };
 
@@ -82,7 +82,7 @@ struct ana_input {
 struct ana_analysis {
     struct ana_input in;
     struct ana_value value[ANA_N];
-    struct ana_bootstrap bootstrap;
+    struct perf_bootstrap bootstrap;
     double *sorted; /* the returns */
 };
 

@@ -17,7 +17,7 @@
 #include "keel/json.h"
 #include "keel/stats.h"
 #include "levels.h"
-#include "metrics.h"
+#include "performance.h"
 
 #define MOST      64
 #define TOLERANCE 1.5e-8 /* 8 decimals, as asserted there */
@@ -150,7 +150,7 @@ static void total_case(const char *what, const struct keel_jval *k, struct serie
 {
     double v = 0, start = number(keel_jget(k, "starting_value"));
     struct series c = clean(r, true);
-    enum keel_status st = ana_total_return(c.x, c.n, &v);
+    enum keel_status st = perf_total_return(c.x, c.n, &v);
 
     same(what, st, start == 0 ? v : start * (1 + v), want, 1e-5); /* printed with 4 or 5 decimals */
 }
@@ -159,7 +159,7 @@ static void drawdown_case(const char *what, const struct keel_jval *k, struct se
 {
     double v = 0;
     struct series c = clean(r, true);
-    enum keel_status st = ana_max_drawdown(c.x, c.n, &v);
+    enum keel_status st = perf_max_drawdown(c.x, c.n, &v);
 
     (void)k;
     same(what, st, -v, want, TOLERANCE);
@@ -169,7 +169,7 @@ static void annual_case(const char *what, const struct keel_jval *k, struct seri
 {
     double v = 0;
     struct series c = clean(r, true);
-    enum keel_status st = ana_annual_return(c.x, c.n, ppy_of(k), &v);
+    enum keel_status st = perf_annual_return(c.x, c.n, ppy_of(k), &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -178,7 +178,7 @@ static void volatility_case(const char *what, const struct keel_jval *k, struct 
 {
     double v = 0;
     struct series c = clean(r, false);
-    enum keel_status st = ana_volatility(c.x, c.n, ppy_of(k), &v);
+    enum keel_status st = perf_volatility(c.x, c.n, ppy_of(k), &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -187,7 +187,7 @@ static void calmar_case(const char *what, const struct keel_jval *k, struct seri
 {
     double v = 0;
     struct series c = clean(r, true);
-    enum keel_status st = ana_calmar(c.x, c.n, ppy_of(k), &v);
+    enum keel_status st = perf_calmar(c.x, c.n, ppy_of(k), &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -199,7 +199,7 @@ static void omega_case(const char *what, const struct keel_jval *k, struct serie
     enum keel_status st = KEEL_UNDEFINED;
 
     if (required > -1) /* a year's requirement below a total loss is none */
-        st = ana_omega(c.x, c.n, pow(1 + required, 1.0 / 252) - 1, &v);
+        st = perf_omega(c.x, c.n, pow(1 + required, 1.0 / 252) - 1, &v);
     same(what, st, v, want, TOLERANCE);
 }
 
@@ -207,7 +207,7 @@ static void sharpe_case(const char *what, const struct keel_jval *k, struct seri
 {
     double v = 0;
     struct series c = clean(less(r, series_of(keel_jget(k, "risk_free"), r.n)), false);
-    enum keel_status st = ana_sharpe(c.x, c.n, 252, &v);
+    enum keel_status st = perf_sharpe(c.x, c.n, 252, &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -216,7 +216,7 @@ static void downside_case(const char *what, const struct keel_jval *k, struct se
 {
     double v = 0;
     struct series c = clean(less(r, series_of(keel_jget(k, "required_return"), r.n)), false);
-    enum keel_status st = ana_downside(c.x, c.n, 0, ppy_of(k), &v);
+    enum keel_status st = perf_downside(c.x, c.n, 0, ppy_of(k), &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -225,7 +225,7 @@ static void sortino_case(const char *what, const struct keel_jval *k, struct ser
 {
     double v = 0;
     struct series c = clean(less(r, series_of(keel_jget(k, "required_return"), r.n)), false);
-    enum keel_status st = ana_sortino(c.x, c.n, ppy_of(k), &v);
+    enum keel_status st = perf_sortino(c.x, c.n, ppy_of(k), &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -234,7 +234,7 @@ static void information_case(const char *what, const struct keel_jval *k, struct
 {
     double v = 0, x[MOST], y[MOST];
     struct series b = series_of(keel_jget(k, "factor_returns"), r.n);
-    enum keel_status st = ana_information(x, y, pairs(&r, &b, 0, x, y), 1, &v);
+    enum keel_status st = perf_information(x, y, pairs(&r, &b, 0, x, y), 1, &v);
 
     same(what, st, v, want, TOLERANCE);
 }
@@ -246,7 +246,7 @@ static void relative(const char *what, const struct keel_jval *k, struct series 
     double alpha = 0, beta = 0, x[MOST], y[MOST];
     struct series b = series_of(keel_jget(k, "benchmark"), r.n);
     size_t n = pairs(&r, &b, side, x, y);
-    enum keel_status sa = ana_alpha(x, y, n, 252, &alpha), sb = ana_beta(x, y, n, &beta);
+    enum keel_status sa = perf_alpha(x, y, n, 252, &alpha), sb = perf_beta(x, y, n, &beta);
     double places = number(keel_jget(k, "decimal_places")),
            tolerance = isnan(places) ? TOLERANCE : 1.5 * pow(10, -places);
 
@@ -285,7 +285,7 @@ static void stability_case(const char *what, const struct keel_jval *k, struct s
 {
     double v = 0;
     struct series c = clean(r, false);
-    enum keel_status st = ana_stability(c.x, c.n, &v);
+    enum keel_status st = perf_stability(c.x, c.n, &v);
 
     (void)k;
     same(what, st, v, want, TOLERANCE);
@@ -298,7 +298,7 @@ static void tail_case(const char *what, const struct keel_jval *k, struct series
 
     (void)k;
     keel_sort_f64(c.x, c.n);
-    enum keel_status st = ana_tail_ratio(c.x, c.n, &v);
+    enum keel_status st = perf_tail_ratio(c.x, c.n, &v);
     same(what, st, v, want, TOLERANCE);
 }
 
@@ -308,10 +308,10 @@ static void capture(const char *what, const struct keel_jval *k, struct series r
     double u = 1, d = 1, x[MOST], y[MOST];
     struct series b = series_of(keel_jget(k, "factor_returns"), r.n);
     size_t n = pairs(&r, &b, 0, x, y);
-    enum keel_status st = up ? ana_capture(x, y, n, 252, true, &u) : KEEL_OK;
+    enum keel_status st = up ? perf_capture(x, y, n, 252, true, &u) : KEEL_OK;
 
     if (st == KEEL_OK && down)
-        st = ana_capture(x, y, n, 252, false, &d);
+        st = perf_capture(x, y, n, 252, false, &d);
     same(what, st, up && down ? u / d : up ? u : d, want, TOLERANCE);
 }
 
@@ -331,19 +331,19 @@ static void up_down_case(const char *what, const struct keel_jval *k, struct ser
     capture(what, k, r, want, true, true);
 }
 
-/* Windows with a NaN lose it; the others go through ana_rolling as a whole. */
+/* Windows with a NaN lose it; the others go through perf_rolling as a whole. */
 static void roll_sharpe_case(const char *what, const struct keel_jval *k, struct series r, const struct keel_jval *want)
 {
     size_t window = (size_t)number(keel_jget(k, "window")), i = 0, n = 0;
     double v = 0, all[MOST];
-    bool whole = clean(r, false).n == r.n && ana_rolling(ana_sharpe, r.x, r.n, window, 252, all, &n) == KEEL_OK;
+    bool whole = clean(r, false).n == r.n && perf_rolling(perf_sharpe, r.x, r.n, window, 252, all, &n) == KEEL_OK;
 
     ck_assert(!whole || n == want->len);
     for (const struct keel_jval *w = want->child; w; w = w->next, i++) {
         struct series part = {.n = window};
         memcpy(part.x, r.x + i, window * sizeof(double));
         part = clean(part, false);
-        enum keel_status st = ana_sharpe(part.x, part.n, 252, &v);
+        enum keel_status st = perf_sharpe(part.x, part.n, 252, &v);
         same(what, st, v, w, TOLERANCE);
         ck_assert(!whole || all[i] == v);
     }
@@ -356,7 +356,7 @@ static void roll_drawdown_case(const char *what, const struct keel_jval *k, stru
     double v = 0;
 
     for (const struct keel_jval *w = want->child; w; w = w->next, i++) {
-        enum keel_status st = ana_max_drawdown(r.x + i, window, &v);
+        enum keel_status st = perf_max_drawdown(r.x + i, window, &v);
         same(what, st, -v, w, 5e-5 + TOLERANCE); /* printed with 4 decimals */
     }
 }
@@ -375,9 +375,9 @@ static void roll_alpha_beta_case(const char *what, const struct keel_jval *k, st
         memcpy(p.x, r.x + i, window * sizeof(double));
         memcpy(q.x, b.x + i, window * sizeof(double));
         size_t n = pairs(&p, &q, 0, x, y);
-        enum keel_status st = ana_alpha(x, y, n, 252, &v);
+        enum keel_status st = perf_alpha(x, y, n, 252, &v);
         same(what, st, v, w->child, TOLERANCE);
-        st = ana_beta(x, y, n, &v);
+        st = perf_beta(x, y, n, &v);
         same(what, st, v, w->child->next, TOLERANCE);
     }
 }
@@ -439,14 +439,14 @@ END_TEST
 
 START_TEST(empyrical_quantiles)
 {
-    struct ana_tail t;
+    struct perf_tail t;
     int n = 0;
 
     load();
     for (const struct keel_jval *k = keel_jget(root, "value_at_risk")->child; k; k = k->next, n++) {
         struct series r = series_of(keel_jget(k, "returns"), 0);
         keel_sort_f64(r.x, r.n);
-        ck_assert_int_eq(ana_tail_loss(r.x, r.n, 1 - number(keel_jget(k, "cutoff")), &t), KEEL_OK);
+        ck_assert_int_eq(perf_tail_loss(r.x, r.n, 1 - number(keel_jget(k, "cutoff")), &t), KEEL_OK);
         ck_assert_double_eq_tol(-t.var, number(keel_jget(k, "expected")), 1e-9);
         ck_assert(t.es >= t.var - 1e-9);
     }
@@ -475,12 +475,12 @@ START_TEST(shape)
     static const double x[] = {-1, 0, 0, 4};
     double v = 0;
 
-    ck_assert_int_eq(ana_skewness(x, 4, &v), KEEL_OK);
+    ck_assert_int_eq(perf_skewness(x, 4, &v), KEEL_OK);
     ck_assert_double_eq_tol(v, 7.03125 / pow(3.6875, 1.5), 1e-12);
-    ck_assert_int_eq(ana_kurtosis(x, 4, &v), KEEL_OK);
+    ck_assert_int_eq(perf_kurtosis(x, 4, &v), KEEL_OK);
     ck_assert_double_eq_tol(v, 30.39453125 / (3.6875 * 3.6875) - 3, 1e-12);
-    ck_assert_int_eq(ana_skewness(x, 2, &v), KEEL_UNDEFINED);
-    ck_assert_int_eq(ana_kurtosis(x, 3, &v), KEEL_UNDEFINED);
+    ck_assert_int_eq(perf_skewness(x, 2, &v), KEEL_UNDEFINED);
+    ck_assert_int_eq(perf_kurtosis(x, 3, &v), KEEL_UNDEFINED);
 }
 END_TEST
 
@@ -490,8 +490,8 @@ START_TEST(probabilistic)
     static const double x[] = {0.03, -0.01, 0.03, -0.01, 0.03, -0.01};
     double sharpe = 0, v = 0;
 
-    ck_assert_int_eq(ana_sharpe(x, 6, 1, &sharpe), KEEL_OK);
-    ck_assert_int_eq(ana_probabilistic_sharpe(x, 6, &v), KEEL_OK);
+    ck_assert_int_eq(perf_sharpe(x, 6, 1, &sharpe), KEEL_OK);
+    ck_assert_int_eq(perf_probabilistic_sharpe(x, 6, &v), KEEL_OK);
     ck_assert_double_eq_tol(v, keel_norm_cdf(sharpe * sqrt(5)), 1e-12);
 }
 END_TEST
@@ -503,21 +503,21 @@ START_TEST(units)
 
     for (size_t i = 0; i < 500; i++)
         twice[i] = 2 * r[i];
-    ck_assert_int_eq(ana_volatility(r, 500, 252, &a), KEEL_OK);
-    ck_assert_int_eq(ana_volatility(twice, 500, 252, &b), KEEL_OK);
+    ck_assert_int_eq(perf_volatility(r, 500, 252, &a), KEEL_OK);
+    ck_assert_int_eq(perf_volatility(twice, 500, 252, &b), KEEL_OK);
     ck_assert_double_eq_tol(b, 2 * a, 1e-12);
-    ck_assert_int_eq(ana_volatility(r, 500, 4 * 252, &b), KEEL_OK);
+    ck_assert_int_eq(perf_volatility(r, 500, 4 * 252, &b), KEEL_OK);
     ck_assert_double_eq_tol(b, 2 * a, 1e-12);
-    ck_assert_int_eq(ana_sharpe(r, 500, 252, &a), KEEL_OK);
-    ck_assert_int_eq(ana_sharpe(twice, 500, 252, &b), KEEL_OK);
+    ck_assert_int_eq(perf_sharpe(r, 500, 252, &a), KEEL_OK);
+    ck_assert_int_eq(perf_sharpe(twice, 500, 252, &b), KEEL_OK);
     ck_assert_double_eq_tol(a, b, 1e-12);
-    ck_assert_int_eq(ana_beta(twice, r, 500, &b), KEEL_OK);
+    ck_assert_int_eq(perf_beta(twice, r, 500, &b), KEEL_OK);
     ck_assert_double_eq_tol(b, 2, 1e-12);
-    ck_assert_int_eq(ana_beta(r, r, 1, &b), KEEL_UNDEFINED);
+    ck_assert_int_eq(perf_beta(r, r, 1, &b), KEEL_UNDEFINED);
     /* 0.1 % a minute over a year is out of range of a double: not infinity. */
     for (size_t i = 0; i < 500; i++)
         twice[i] = 0.01;
-    ck_assert_int_eq(ana_annual_return(twice, 500, 525600, &b), KEEL_UNDEFINED);
+    ck_assert_int_eq(perf_annual_return(twice, 500, 525600, &b), KEEL_UNDEFINED);
 }
 END_TEST
 
@@ -525,42 +525,42 @@ START_TEST(bootstrap)
 {
     enum { N = 400, B = 2000 };
     const double *r = drawn(N, 0.001, 0.01, 11);
-    struct ana_bootstrap one, sliced, other;
+    struct perf_bootstrap one, sliced, other;
     double low, high, lo2, hi2, sharpe = 0;
 
-    ana_bootstrap_init(&one, r, N, 1, B, 7, arena);
-    ana_bootstrap_run(&one, B, &never);
-    ana_bootstrap_init(&sliced, r, N, 1, B, 7, arena);
+    perf_bootstrap_init(&one, r, N, 1, B, 7, arena);
+    perf_bootstrap_run(&one, B, &never);
+    perf_bootstrap_init(&sliced, r, N, 1, B, 7, arena);
     while (sliced.done < B)
-        ana_bootstrap_run(&sliced, 300, &never);
-    ck_assert_int_eq(ana_bootstrap_interval(&one, 0.95, &low, &high), KEEL_OK);
-    ck_assert_int_eq(ana_bootstrap_interval(&sliced, 0.95, &lo2, &hi2), KEEL_OK);
+        perf_bootstrap_run(&sliced, 300, &never);
+    ck_assert_int_eq(perf_bootstrap_interval(&one, 0.95, &low, &high), KEEL_OK);
+    ck_assert_int_eq(perf_bootstrap_interval(&sliced, 0.95, &lo2, &hi2), KEEL_OK);
     ck_assert(low == lo2 && high == hi2);
-    ana_bootstrap_init(&other, r, N, 1, B, 8, arena);
-    ana_bootstrap_run(&other, B, &never);
-    ck_assert_int_eq(ana_bootstrap_interval(&other, 0.95, &lo2, &hi2), KEEL_OK);
+    perf_bootstrap_init(&other, r, N, 1, B, 8, arena);
+    perf_bootstrap_run(&other, B, &never);
+    ck_assert_int_eq(perf_bootstrap_interval(&other, 0.95, &lo2, &hi2), KEEL_OK);
     ck_assert(low != lo2);
     /* Of independent returns the standard error is sqrt((1 + SR^2 / 2) / n) (Lo 2002): the width is about 3.92 of them.
      */
-    ck_assert_int_eq(ana_sharpe(r, N, 1, &sharpe), KEEL_OK);
+    ck_assert_int_eq(perf_sharpe(r, N, 1, &sharpe), KEEL_OK);
     ck_assert(low < sharpe && sharpe < high);
     ck_assert_double_eq_tol((high - low) / (3.92 * sqrt((1 + sharpe * sharpe / 2) / N)), 1, 0.2);
     /* Nothing varies: no interval. */
     double flat[10] = {0};
-    ana_bootstrap_init(&one, flat, 10, 1, 100, 1, arena);
-    ana_bootstrap_run(&one, 100, &never);
-    ck_assert_int_eq(ana_bootstrap_interval(&one, 0.95, &low, &high), KEEL_UNDEFINED);
+    perf_bootstrap_init(&one, flat, 10, 1, 100, 1, arena);
+    perf_bootstrap_run(&one, 100, &never);
+    ck_assert_int_eq(perf_bootstrap_interval(&one, 0.95, &low, &high), KEEL_UNDEFINED);
 }
 END_TEST
 
 START_TEST(bootstrap_stops)
 {
     const double *r = drawn(100, 0, 0.01, 5);
-    struct ana_bootstrap b;
+    struct perf_bootstrap b;
     atomic_bool stop = true;
 
-    ana_bootstrap_init(&b, r, 100, 1, 1000, 1, arena);
-    ana_bootstrap_run(&b, 1000, &stop);
+    perf_bootstrap_init(&b, r, 100, 1, 1000, 1, arena);
+    perf_bootstrap_run(&b, 1000, &stop);
     ck_assert_uint_eq(b.done, 0);
 }
 END_TEST
@@ -775,8 +775,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("metrics");
-    TCase *tc = tcase_create("metrics");
+    Suite *suite = suite_create("performance");
+    TCase *tc = tcase_create("performance");
 
     FILE *f = vectors();
     if (!f) {

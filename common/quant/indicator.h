@@ -2,8 +2,8 @@
  * Indicators as O(1) streaming updates. Each is a struct that starts as zeros and its window, and an add function; nothing allocates.
  * Conventions are TA-Lib's where TA-Lib owns the name. Values are plain doubles in the unit of the input.
  */
-#ifndef KEEL_FEATURES_INDICATOR_H
-#define KEEL_FEATURES_INDICATOR_H
+#ifndef KEEL_QUANT_INDICATOR_H
+#define KEEL_QUANT_INDICATOR_H
 
 #include <stdbool.h>
 #include <stddef.h>

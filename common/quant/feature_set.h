@@ -2,8 +2,8 @@
  * The feature set of one symbol on one kind of bar. feat_add_bar is the only update of the bar features, whether bars come from the
  * bus or from a request, so batch equals streaming on every bar.
  */
-#ifndef KEEL_FEATURES_FEATURE_SET_H
-#define KEEL_FEATURES_FEATURE_SET_H
+#ifndef KEEL_QUANT_FEATURE_SET_H
+#define KEEL_QUANT_FEATURE_SET_H
 
 #include "indicator.h"
 

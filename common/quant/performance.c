@@ -1,5 +1,5 @@
 /* Measures of return series; each is defined in the header. */
-#include "metrics.h"
+#include "performance.h"
 
 #include <math.h>
 
@@ -24,7 +24,7 @@ static struct keel_moments moments(const double *r, size_t n)
 
 /* ---- return and deviation ---- */
 
-enum keel_status ana_total_return(const double *r, size_t n, double *out)
+enum keel_status perf_total_return(const double *r, size_t n, double *out)
 {
     double level = 1;
 
@@ -35,23 +35,23 @@ enum keel_status ana_total_return(const double *r, size_t n, double *out)
     return result(level - 1, out);
 }
 
-enum keel_status ana_annual_return(const double *r, size_t n, double ppy, double *out)
+enum keel_status perf_annual_return(const double *r, size_t n, double ppy, double *out)
 {
     double total;
 
-    if (ana_total_return(r, n, &total) != KEEL_OK || total < -1)
+    if (perf_total_return(r, n, &total) != KEEL_OK || total < -1)
         return KEEL_UNDEFINED;
     return result(pow(1 + total, ppy / (double)n) - 1, out);
 }
 
-enum keel_status ana_volatility(const double *r, size_t n, double ppy, double *out)
+enum keel_status perf_volatility(const double *r, size_t n, double ppy, double *out)
 {
     struct keel_moments m = moments(r, n);
 
     return n < 2 ? KEEL_UNDEFINED : result(sqrt(keel_moments_var(&m) * ppy), out);
 }
 
-enum keel_status ana_sharpe(const double *r, size_t n, double ppy, double *out)
+enum keel_status perf_sharpe(const double *r, size_t n, double ppy, double *out)
 {
     struct keel_moments m = moments(r, n);
     double sd = sqrt(keel_moments_var(&m));
@@ -59,7 +59,7 @@ enum keel_status ana_sharpe(const double *r, size_t n, double ppy, double *out)
     return n < 2 || !(sd > 0) ? KEEL_UNDEFINED : result(m.mean / sd * sqrt(ppy), out);
 }
 
-enum keel_status ana_downside(const double *r, size_t n, double threshold, double ppy, double *out)
+enum keel_status perf_downside(const double *r, size_t n, double threshold, double ppy, double *out)
 {
     struct keel_sum squares = {0};
 
@@ -72,19 +72,19 @@ enum keel_status ana_downside(const double *r, size_t n, double threshold, doubl
     return result(sqrt(keel_sum_value(&squares) / (double)n * ppy), out);
 }
 
-enum keel_status ana_sortino(const double *r, size_t n, double ppy, double *out)
+enum keel_status perf_sortino(const double *r, size_t n, double ppy, double *out)
 {
     struct keel_moments m = moments(r, n);
     double downside;
 
-    if (n < 2 || ana_downside(r, n, 0, ppy, &downside) != KEEL_OK || !(downside > 0))
+    if (n < 2 || perf_downside(r, n, 0, ppy, &downside) != KEEL_OK || !(downside > 0))
         return KEEL_UNDEFINED;
     return result(m.mean * ppy / downside, out);
 }
 
 /* ---- drawdown ---- */
 
-enum keel_status ana_max_drawdown(const double *r, size_t n, double *out)
+enum keel_status perf_max_drawdown(const double *r, size_t n, double *out)
 {
     double level = 1, peak = 1, worst = 0;
 
@@ -98,18 +98,18 @@ enum keel_status ana_max_drawdown(const double *r, size_t n, double *out)
     return result(worst, out);
 }
 
-enum keel_status ana_calmar(const double *r, size_t n, double ppy, double *out)
+enum keel_status perf_calmar(const double *r, size_t n, double ppy, double *out)
 {
     double annual, worst;
 
-    if (ana_annual_return(r, n, ppy, &annual) != KEEL_OK || ana_max_drawdown(r, n, &worst) != KEEL_OK || !(worst > 0))
+    if (perf_annual_return(r, n, ppy, &annual) != KEEL_OK || perf_max_drawdown(r, n, &worst) != KEEL_OK || !(worst > 0))
         return KEEL_UNDEFINED;
     return result(annual / worst, out);
 }
 
 /* ---- shape ---- */
 
-enum keel_status ana_omega(const double *r, size_t n, double threshold, double *out)
+enum keel_status perf_omega(const double *r, size_t n, double threshold, double *out)
 {
     struct keel_sum gain = {0}, loss = {0};
 
@@ -120,7 +120,7 @@ enum keel_status ana_omega(const double *r, size_t n, double threshold, double *
     return result(keel_sum_value(&gain) / keel_sum_value(&loss), out);
 }
 
-enum keel_status ana_stability(const double *r, size_t n, double *out)
+enum keel_status perf_stability(const double *r, size_t n, double *out)
 {
     struct keel_moments m = {0};
     double level = 0, cross = 0, mid = ((double)n - 1) / 2, spread = (double)n * ((double)n * (double)n - 1) / 12;
@@ -150,12 +150,12 @@ static enum keel_status standard_moment(const double *r, size_t n, int power, do
     return result(keel_sum_value(&s) / (double)n, out);
 }
 
-enum keel_status ana_skewness(const double *r, size_t n, double *out)
+enum keel_status perf_skewness(const double *r, size_t n, double *out)
 {
     return n < 3 ? KEEL_UNDEFINED : standard_moment(r, n, 3, out);
 }
 
-enum keel_status ana_kurtosis(const double *r, size_t n, double *out)
+enum keel_status perf_kurtosis(const double *r, size_t n, double *out)
 {
     double fourth;
 
@@ -164,18 +164,18 @@ enum keel_status ana_kurtosis(const double *r, size_t n, double *out)
     return result(fourth - 3, out);
 }
 
-enum keel_status ana_probabilistic_sharpe(const double *r, size_t n, double *out)
+enum keel_status perf_probabilistic_sharpe(const double *r, size_t n, double *out)
 {
     double sharpe, skew, excess, variance;
 
-    if (ana_sharpe(r, n, 1, &sharpe) != KEEL_OK || ana_skewness(r, n, &skew) != KEEL_OK ||
-        ana_kurtosis(r, n, &excess) != KEEL_OK)
+    if (perf_sharpe(r, n, 1, &sharpe) != KEEL_OK || perf_skewness(r, n, &skew) != KEEL_OK ||
+        perf_kurtosis(r, n, &excess) != KEEL_OK)
         return KEEL_UNDEFINED;
     variance = 1 - skew * sharpe + (excess + 2) / 4 * sharpe * sharpe;
     return variance > 0 ? result(keel_norm_cdf(sharpe * sqrt(((double)n - 1) / variance)), out) : KEEL_UNDEFINED;
 }
 
-enum keel_status ana_tail_loss(const double *sorted, size_t n, double confidence, struct ana_tail *out)
+enum keel_status perf_tail_loss(const double *sorted, size_t n, double confidence, struct perf_tail *out)
 {
     struct keel_sum below = {0};
     size_t k = 0;
@@ -187,11 +187,11 @@ enum keel_status ana_tail_loss(const double *sorted, size_t n, double confidence
     for (; k < n && sorted[k] <= q; k++)
         keel_sum_add(&below, sorted[k]);
     /* Rounding may put the quantile a hair under the only return that makes it up. */
-    *out = (struct ana_tail){.var = -q, .es = k > 0 ? -keel_sum_value(&below) / (double)k : -q};
+    *out = (struct perf_tail){.var = -q, .es = k > 0 ? -keel_sum_value(&below) / (double)k : -q};
     return KEEL_OK;
 }
 
-enum keel_status ana_tail_ratio(const double *sorted, size_t n, double *out)
+enum keel_status perf_tail_ratio(const double *sorted, size_t n, double *out)
 {
     double low;
 
@@ -203,7 +203,7 @@ enum keel_status ana_tail_ratio(const double *sorted, size_t n, double *out)
 
 /* ---- against a benchmark ---- */
 
-enum keel_status ana_beta(const double *r, const double *b, size_t n, double *out)
+enum keel_status perf_beta(const double *r, const double *b, size_t n, double *out)
 {
     struct keel_moments mr = moments(r, n), mb = moments(b, n);
     struct keel_sum cross = {0};
@@ -215,17 +215,17 @@ enum keel_status ana_beta(const double *r, const double *b, size_t n, double *ou
     return result(keel_sum_value(&cross) / mb.m2, out);
 }
 
-enum keel_status ana_alpha(const double *r, const double *b, size_t n, double ppy, double *out)
+enum keel_status perf_alpha(const double *r, const double *b, size_t n, double ppy, double *out)
 {
     double beta, period;
 
-    if (ana_beta(r, b, n, &beta) != KEEL_OK)
+    if (perf_beta(r, b, n, &beta) != KEEL_OK)
         return KEEL_UNDEFINED;
     period = moments(r, n).mean - beta * moments(b, n).mean;
     return period < -1 ? KEEL_UNDEFINED : result(expm1(ppy * log1p(period)), out);
 }
 
-enum keel_status ana_information(const double *r, const double *b, size_t n, double ppy, double *out)
+enum keel_status perf_information(const double *r, const double *b, size_t n, double ppy, double *out)
 {
     struct keel_moments m = {0};
     double sd;
@@ -236,7 +236,7 @@ enum keel_status ana_information(const double *r, const double *b, size_t n, dou
     return n < 2 || !(sd > 0) ? KEEL_UNDEFINED : result(m.mean / sd * sqrt(ppy), out);
 }
 
-enum keel_status ana_capture(const double *r, const double *b, size_t n, double ppy, bool up, double *out)
+enum keel_status perf_capture(const double *r, const double *b, size_t n, double ppy, bool up, double *out)
 {
     double own = 1, its = 1, years, theirs;
     size_t k = 0;
@@ -257,7 +257,7 @@ enum keel_status ana_capture(const double *r, const double *b, size_t n, double 
 
 /* ---- windows and resamples ---- */
 
-enum keel_status ana_rolling(ana_measure_fn *measure, const double *r, size_t n, size_t window, double ppy, double *out,
+enum keel_status perf_rolling(perf_measure_fn *measure, const double *r, size_t n, size_t window, double ppy, double *out,
                              size_t *n_out)
 {
     size_t k = 0;
@@ -270,10 +270,10 @@ enum keel_status ana_rolling(ana_measure_fn *measure, const double *r, size_t n,
     return KEEL_OK;
 }
 
-void ana_bootstrap_init(struct ana_bootstrap *b, const double *r, size_t n, double ppy, size_t most, uint64_t seed,
+void perf_bootstrap_init(struct perf_bootstrap *b, const double *r, size_t n, double ppy, size_t most, uint64_t seed,
                         struct keel_arena *a)
 {
-    *b = (struct ana_bootstrap){.r = r,
+    *b = (struct perf_bootstrap){.r = r,
                                 .n = n,
                                 .most = most,
                                 .ppy = ppy,
@@ -282,7 +282,7 @@ void ana_bootstrap_init(struct ana_bootstrap *b, const double *r, size_t n, doub
     keel_rng_seed(&b->rng, seed);
 }
 
-void ana_bootstrap_run(struct ana_bootstrap *b, size_t resamples, const atomic_bool *stop)
+void perf_bootstrap_run(struct perf_bootstrap *b, size_t resamples, const atomic_bool *stop)
 {
     size_t end = resamples < b->most - b->done ? b->done + resamples : b->most;
 
@@ -304,7 +304,7 @@ void ana_bootstrap_run(struct ana_bootstrap *b, size_t resamples, const atomic_b
     }
 }
 
-enum keel_status ana_bootstrap_interval(struct ana_bootstrap *b, double confidence, double *low, double *high)
+enum keel_status perf_bootstrap_interval(struct perf_bootstrap *b, double confidence, double *low, double *high)
 {
     if (b->done == 0 || b->valid * 10 < b->done * 9)
         return KEEL_UNDEFINED;
