@@ -18,6 +18,8 @@ KEEL_RECORD_TABLE(strategy_request, STRATEGY_REQUEST);
 KEEL_RECORD_TABLE(strategy_path, STRATEGY_PATH);
 KEEL_RECORD_TABLE(deploy_request, DEPLOY_REQUEST);
 KEEL_RECORD_TABLE(deployment_path, DEPLOYMENT_PATH);
+KEEL_RECORD_TABLE(backtest_bar_row, BACKTEST_BAR_ROW);
+KEEL_RECORD_TABLE(backtest_request, BACKTEST_REQUEST);
 KEEL_RECORD_TABLE(list_query, LIST_QUERY);
 KEEL_RECORD_TABLE(orders_query, ORDERS_QUERY);
 KEEL_RECORD_TABLE(portfolio_query, PORTFOLIO_QUERY);
@@ -376,7 +378,7 @@ enum keel_status api_strategy_post(struct keel_call *c)
 
 /* ---- deploy, start, stop, delete ---- */
 
-static enum keel_status find_def(struct keel_call *c, const char *id, struct strategy_def **out)
+enum keel_status strategy_def_find(struct keel_call *c, const char *id, struct strategy_def **out)
 {
     struct strategy_state *s = c->state;
 
@@ -400,8 +402,7 @@ static struct keel_txn *change_status(struct keel_call *c, struct strategy_def *
     return t;
 }
 
-/* NULL, or what keeps the definition from running. */
-static const char *wrong(const struct strategy_def *d)
+const char *strategy_def_wrong(const struct strategy_def *d)
 {
     if (d->rule.kind == SIGNAL_NONE)
         return NULL; /* it executes what it is told to */
@@ -446,7 +447,7 @@ enum keel_status api_deploy(struct keel_call *c)
     struct deploy *x = keel_arena_alloc(c->arena, sizeof *x);
     struct strategy_def *d;
     struct keel_txn *t;
-    enum keel_status st = find_def(c, r->strategy_id, &d);
+    enum keel_status st = strategy_def_find(c, r->strategy_id, &d);
 
     if (st != KEEL_OK)
         return st;
@@ -454,7 +455,7 @@ enum keel_status api_deploy(struct keel_call *c)
         return keel_fail_as(c, KEEL_CONFLICT, "running", NULL,
                             "strategy %s is running: stop it first", d->id);
     c->ctx = x;
-    x->wrong = wrong(d);
+    x->wrong = strategy_def_wrong(d);
     x->no = ++s->last_deployment_no;
     t = x->wrong == NULL ? change_status(c, d, STRATEGY_DEPLOYED) : keel_txn_new(keel_store(c->rt));
     keel_txn_exec(t, "INSERT INTO deployments VALUES(?,?,?,?,?,?,?)", "issssii", x->no, d->id,
@@ -550,7 +551,7 @@ enum keel_status api_start(struct keel_call *c)
     struct run *x = keel_arena_alloc(c->arena, sizeof *x);
     struct strategy_def *d;
     struct keel_txn *t;
-    enum keel_status st = find_def(c, p->strategy_id, &d);
+    enum keel_status st = strategy_def_find(c, p->strategy_id, &d);
 
     if (st != KEEL_OK)
         return st;
@@ -580,7 +581,7 @@ enum keel_status api_stop(struct keel_call *c)
     struct run *x = keel_arena_alloc(c->arena, sizeof *x);
     struct strategy_def *d;
     struct keel_txn *t;
-    enum keel_status st = find_def(c, p->strategy_id, &d);
+    enum keel_status st = strategy_def_find(c, p->strategy_id, &d);
 
     if (st != KEEL_OK)
         return st;
@@ -672,7 +673,7 @@ enum keel_status api_strategy_delete(struct keel_call *c)
     const struct strategy_path *p = c->arg;
     struct strategy_def *d;
     struct keel_txn *t;
-    enum keel_status st = find_def(c, p->strategy_id, &d);
+    enum keel_status st = strategy_def_find(c, p->strategy_id, &d);
 
     if (st != KEEL_OK)
         return st;

@@ -8,10 +8,12 @@
  *   execute.c  from a request to an order at the venue and its answer
  *   bus.c      market data, vectors, signals, timers
  *   api.c      strategies, lists, cancels, trading state
+ *   api_backtest.c  a strategy's rule on bars of the past
  */
 #ifndef STRATEGY_OPS_H
 #define STRATEGY_OPS_H
 
+#include "backtest.h"
 #include "io_venue.h"
 #include "keel/call.h"
 #include "keel/contract.h"
@@ -104,6 +106,40 @@ KEEL_RECORD(deploy_request, DEPLOY_REQUEST);
 
 #define DEPLOYMENT_PATH(X, S) X(S, STR, pipeline_id, NULL, 1, 64, "", "what deploy answered")
 KEEL_RECORD(deployment_path, DEPLOYMENT_PATH);
+
+/* A bar as marketdata's GET /bars gives it. */
+#define BACKTEST_BAR_ROW(X, S)                                                                                       \
+    X(S, TIME, ts_open, KEEL_OPT, 0, 0, "", "not looked at")                                                         \
+    X(S, TIME, ts_close, NULL, 0, 0, "", "last instant, excluded; later than that of the bar before")                \
+    X(S, DEC, open, NULL, 1e-9, 9.2e9, "price", "first price")                                                       \
+    X(S, DEC, high, NULL, 1e-9, 9.2e9, "price", "highest price")                                                     \
+    X(S, DEC, low, NULL, 1e-9, 9.2e9, "price", "lowest price")                                                       \
+    X(S, DEC, close, NULL, 1e-9, 9.2e9, "price", "last price")                                                       \
+    X(S, MONEY, volume, "0", 0, 0, "quantity", "sum of sizes")                                                       \
+    X(S, MONEY, buy_volume, KEEL_OPT, 0, 0, "quantity", "not looked at")                                             \
+    X(S, DEC, vwap, KEEL_OPT, 1e-9, 9.2e9, "price", "volume-weighted mean price")                                    \
+    X(S, I64, trades, KEEL_OPT, 0, 0, "", "not looked at")
+KEEL_RECORD(backtest_bar_row, BACKTEST_BAR_ROW);
+
+#define BACKTEST_REQUEST(X, S)                                                                                       \
+    X(S, STR, strategy_id, NULL, 1, 64, "", "strategy")                                                              \
+    X(S, ENUM, test_type, "backtest", 0, 0, "backtest|paper_trading",                                                \
+      "backtest; paper trading is what a started strategy does")                                                     \
+    X(S, I64, duration_days, KEEL_OPT, 1, 36500, "days", "only the newest bars, so far back; absent: all")            \
+    X(S, STR, symbol, KEEL_OPT, 1, 32, "", "absent: the strategy's, when it has one")                                \
+    X(S, RECS(backtest_bar_row), bars, KEEL_OPT, 2, BACKTEST_BARS, "",                                               \
+      "oldest first; absent: marketdata's, of the strategy's spec")                                                  \
+    X(S, MONEY, initial_cash, "100000", 0.01, 9.2e18, "currency", "cash at the start")                               \
+    X(S, DEC, spread_bps, "2", 0, 1000, "bps", "between bid and ask, around the bar's price")                        \
+    X(S, DEC, participation, "0.1", 0, 1, "fraction",                                                                \
+      "of a bar's volume that may fill; 0: volume is no bound")                                                      \
+    X(S, DEC, taker_fee, KEEL_OPT, 0, 0.1, "fraction", "absent: the paper venue's")                                  \
+    X(S, DEC, maker_fee, KEEL_OPT, 0, 0.1, "fraction", "absent: the paper venue's")                                  \
+    X(S, I64, resamples, "1000", 0, 10000, "",                                                                       \
+      "of the bootstrap of the Sharpe ratio; times the bars at most 10000000")                                       \
+    X(S, I64, seed, "1", 0, 0, "", "of the bootstrap")                                                               \
+    X(S, F64, periods_per_year, KEEL_OPT, 1, 3.2e7, "", "absent: as many as the bars' stamps show")
+KEEL_RECORD(backtest_request, BACKTEST_REQUEST);
 
 #define LIST_QUERY(X, S)                                                                                             \
     X(S, I64, limit, "100", 1, KEEL_LIST_MAX, "", "at most so many")                                                 \
@@ -317,8 +353,15 @@ keel_step_fn api_strategies, api_strategy_post, api_strategy_get, api_strategy_d
     "strategy_id, strategy_name, version, status, kind, portfolio_id, venue, symbols, spec, "      \
     "parameters, created_ns,"                                                                      \
     " updated_ns, execution_no, realized_before"
+/* The definition of that id; fails the call when there is none. */
+enum keel_status strategy_def_find(struct keel_call *c, const char *id, struct strategy_def **out);
+/* NULL, or what keeps the definition from running. */
+const char *strategy_def_wrong(const struct strategy_def *d);
 void strategy_def_forget(struct strategy_def *d); /* what it remembers of the symbols' figures */
 enum keel_status strategy_def_row(struct strategy_def *d, const char *const *cell);
+
+/* ---- api_backtest.c ---- */
+keel_step_fn api_backtest;
 
 /* ---- state.c and engine.c ---- */
 extern const struct keel_engine strategy_engine;

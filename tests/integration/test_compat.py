@@ -399,7 +399,14 @@ class Compat(unittest.TestCase):
 
     @difference("POST `/strategies/{id}/test`")
     def strategy_test(self):
-        self.refused("strategy", "POST", "/strategies/first/test", {"test_type": "backtest", "duration_days": 30}, 404)
+        ask = {"test_type": "backtest", "duration_days": 30}
+        self.refused("strategy", "POST", "/strategies/first/test", ask, 409, "no_kind")
+        self.refused("strategy", "POST", "/strategies/cross/test", dict(ask, test_type="paper_trading"), 422, "not_a_test")
+        bars = [{"ts_close": (i + 1) * 60 * 10**9, "open": 5, "high": 6, "low": 4, "close": 5, "volume": 9}
+                for i in range(40)]
+        got = self.call("strategy", "POST", "/strategies/cross/test", dict(ask, bars=bars))
+        self.assertEqual((got["status"], got["strategy_id"], got["test_type"]), ("completed", "cross", "backtest"))
+        self.assertEqual((got["result"]["bars"], got["result"]["final_equity"]), (40, "100000"))
 
     @difference("POST `/risk/critical-check/{id}`: `var_95`")
     def check_var(self):

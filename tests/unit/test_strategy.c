@@ -145,13 +145,14 @@ static void start_with(const char *option)
     bool bounded = strncmp(option, "--send_deadline_ms", 18) == 0;
     char data[300], url[128], more[128], send[64], err[256] = "";
     char name[] = "strategy-engine", redis[] = "--redis_url=", level[] = "--log_level=error";
+    char nobody[] = "--marketdata_url=http://127.0.0.1:1";
     snprintf(send, sizeof send, "--send_deadline_ms=20000");
     snprintf(data, sizeof data, "--data_dir=%s", dir);
     snprintf(url, sizeof url, "--risk_url=http://127.0.0.1:%d", risk_port);
     snprintf(more, sizeof more, "%s", option);
-    char *argv[] = {name, data, redis, level, url, bounded ? more : send, more, NULL};
+    char *argv[] = {name, data, redis, level, nobody, url, bounded ? more : send, more, NULL};
     rt =
-        keel_rt_new(&strategy_engine, option[0] != '\0' && !bounded ? 7 : 6, argv, err, sizeof err);
+        keel_rt_new(&strategy_engine, option[0] != '\0' && !bounded ? 8 : 7, argv, err, sizeof err);
     ck_assert_msg(rt != NULL, "%s", err);
 }
 
@@ -1169,6 +1170,66 @@ START_TEST(definitions)
 }
 END_TEST
 
+/* ---- backtests: the figures are test_backtest.c's ---- */
+
+#define CROSSES(more)                                                                              \
+    "{\"strategy_id\":\"s\",\"strategy_name\":\"s\",\"kind\":\"ma_cross\",\"parameters\":{"                \
+    "\"quantity\":1}" more "}"
+#define BAR(ts, figures) "{\"ts_close\":" ts "," figures "}"
+#define FIVES    "\"open\":5,\"high\":5,\"low\":5,\"close\":5,\"volume\":1"
+#define TWO_BARS "\"bars\":[" BAR("1", FIVES) "," BAR("2", FIVES) "]"
+
+static const struct {
+    const char *why, *create, *body;
+    int http;
+    const char *code, *field;
+} testing[] = {
+    {"no such strategy", NULL, "{}", 404, "not_found", "strategy_id"},
+    {"nothing to run", "{\"strategy_id\":\"s\",\"strategy_name\":\"s\"}", "{" TWO_BARS "}", 409, "no_kind",
+     NULL},
+    {"a rule on quotes",
+     "{\"strategy_id\":\"s\",\"strategy_name\":\"s\",\"kind\":\"imbalance\",\"parameters\":{"
+     "\"quantity\":1}}",
+     "{" TWO_BARS "}", 422, "invalid_definition", "parameters"},
+    {"no size", "{\"strategy_id\":\"s\",\"strategy_name\":\"s\",\"kind\":\"rsi_reversion\"}",
+     "{" TWO_BARS "}", 422, "invalid_definition", "parameters"},
+    {"which symbol", CROSSES(""), "{}", 400, "missing", "symbol"},
+    {"no symbol", CROSSES(""), "{\"symbol\":\"a/b\"}", 400, "bad_symbol", "symbol"},
+    {"a spec that would be another request", CROSSES(",\"symbols\":[\"A\"],\"spec\":\"1m&x=1\""), "{}", 422,
+     "no_bars", NULL},
+    {"nobody has the bars", CROSSES(",\"symbols\":[\"A\"]"), "{}", 503, "marketdata_unavailable", NULL},
+    {"one bar", CROSSES(""), "{\"bars\":[" BAR("1", FIVES) "]}", 400, "too_few", "bars"},
+    {"one bar of the last day", CROSSES(""),
+     "{\"duration_days\":1,\"bars\":[" BAR("1", FIVES) "," BAR("86400000000001", FIVES) "]}", 400, "too_few_bars",
+     "bars"},
+    {"out of order", CROSSES(""), "{\"bars\":[" BAR("2", FIVES) "," BAR("2", FIVES) "]}", 400, "out_of_range",
+     "bars[1].ts_close"},
+    {"a high that is none", CROSSES(""),
+     "{\"bars\":[" BAR("1", FIVES) "," BAR("2", "\"open\":5,\"high\":5,\"low\":5,\"close\":6") "]}", 400,
+     "out_of_range", "bars[1].high"},
+    {"nothing was traded", CROSSES(""),
+     "{\"bars\":[" BAR("1", "\"open\":5,\"high\":5,\"low\":5,\"close\":5") ","
+     BAR("2", "\"open\":5,\"high\":5,\"low\":5,\"close\":5") "]}",
+     400, "no_volume", "participation"},
+    {"paper trading is no test", CROSSES(""), "{\"test_type\":\"paper_trading\"}", 422, "not_a_test", "test_type"},
+    {"no cash", CROSSES(""), "{\"initial_cash\":0," TWO_BARS "}", 400, "out_of_range", "initial_cash"},
+    {"good", CROSSES(""), "{" TWO_BARS "}", 200, NULL, NULL},
+};
+
+START_TEST(what_can_be_tested)
+{
+    open_engine();
+    if (testing[_i].create != NULL)
+        want("POST", "/strategies", testing[_i].create, 200);
+    want("POST", "/strategies/s/test", testing[_i].body, testing[_i].http);
+    if (testing[_i].code != NULL)
+        same("code", testing[_i].code);
+    if (testing[_i].field != NULL)
+        same("field", testing[_i].field);
+    close_engine();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("strategy");
@@ -1205,6 +1266,7 @@ int main(void)
     tcase_add_test(tc, no_prediction_trades_without_a_market);
     tcase_add_test(tc, resting_orders_of_a_strategy_age);
     tcase_add_loop_test(tc, definitions, 0, (int)KEEL_COUNT(definition));
+    tcase_add_loop_test(tc, what_can_be_tested, 0, (int)KEEL_COUNT(testing));
     suite_add_tcase(s, tc);
     sr = srunner_create(s);
     srunner_run_all(sr, CK_ENV);
