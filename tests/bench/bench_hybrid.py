@@ -10,6 +10,7 @@ strategy is measured; then it ends, since what it costs eight engines of each sy
 import argparse
 import contextlib
 import json
+import math
 import sys
 
 from bench_http import CHECK, ENV, ORDER, PREDICT, lift_order_rate
@@ -18,6 +19,19 @@ from world import Background, Goals, Series, World, finish, load, ratio, table, 
 ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
 MODES = ("hybrid", "plain")
 SAMPLES = 500  # of which the worst five are beyond p99
+RULE = {"strategy_id": "crosses", "strategy_name": "averages that cross", "kind": "ma_cross", "symbols": ["BTCUSDT"],
+        "parameters": {"fast": "sma_10", "slow": "sma_20", "notional": 1000}}
+
+
+def minutes(n):
+    """Bars of a price that swings, so that averages cross."""
+    close = [60000 + 400 * math.sin(i / 17) + 150 * math.sin(i / 5) for i in range(n + 1)]
+    return [{"ts_close": (1700000000 + 60 * i) * 10**9, "open": round(close[i], 2), "close": round(close[i + 1], 2),
+             "high": round(max(close[i:i + 2]) + 9, 2), "low": round(min(close[i:i + 2]) - 9, 2), "volume": 50}
+            for i in range(n)]
+
+
+TEST = json.dumps({"bars": minutes(1000), "resamples": 2000})
 VAR = json.dumps({"positions": [{"symbol": "BTCUSDT", "market_value": 100000}],
                   "returns": [((i * 7919) % 2003 - 1001) * 1e-5 for i in range(4000)]})
 
@@ -75,8 +89,8 @@ def cases():
     batch = json.dumps({"model_id": "price_model", "inputs": [json.loads(PREDICT)] * 50})
     return [
         Case("strategy", "/strategies/manual/execute", ORDER, 50, 50, 3.3,
-             [("/orders?limit=1000", None, 8), ("/fills?after=0&limit=1000", None, 4)],
-             "orders through risk, journal and paper venue; bulk: 12 clients reading pages of 1,000 orders and fills"),
+             [("/strategies/crosses/test", TEST, 12)],
+             "orders through risk, journal and paper venue; bulk: 12 clients of backtests over 1,000 bars, 2,000 resamples"),
         Case("risk", "/risk/critical-check/main", CHECK, 300, 100, 5.7, [("/risk/portfolio-var/main", VAR, 12)],
              "critical check; bulk: 12 clients of a value at risk over 4,000 supplied returns"),
         Case("analytics", "/analytics/realtime/main", '{"complexity":"simple"}', 100, 200, 4.8,
@@ -93,8 +107,8 @@ def prepare(world):
     world.slow_session()
     wait_for(lambda: world["ml"].get("/models").json["models"][0]["status"] == "ready", 60, 0.2)
     lift_order_rate(world)
-    # Thousands of orders to list; below the limit of 1,024 a second that risk can count.
-    load(world["strategy"].port, "/strategies/manual/execute", ORDER, 32, 4.0, rate=800, core=None)
+    made = world["strategy"].post("/strategies", RULE)
+    assert made.status == 200, made
 
 
 def main():
