@@ -5,20 +5,24 @@
 Two systems stand side by side, the same binaries and data, one with ENABLE_HYBRID=false; they take turns, so a slow spell of
 the machine falls on both. Bulk is a closed loop of clients that wait when a refusal tells them to; nothing is pinned, the
 engine has every core. Latency counts from the schedule. Orders need fresh prices, so a session goes on in both systems while
-strategy is measured; then it ends, since what it costs eight engines of each system hides what one engine does.
+strategy is measured; then it ends, since what it costs eight engines of each system hides what one engine does. An order
+is four commits one after the other, so what the disk takes for these, and nothing else, is measured in the same run.
 """
 import argparse
 import contextlib
 import json
 import math
+import os
 import sys
+import time
 
 from bench_http import CHECK, ENV, ORDER, PREDICT, lift_order_rate
 from world import Background, Goals, Series, World, finish, load, ratio, table, wait_for, within_target
 
 ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
 MODES = ("hybrid", "plain")
-SAMPLES = 500  # of which the worst five are beyond p99
+SAMPLES = 1000  # of which the worst ten are beyond p99
+COMMIT = 28 << 10  # bytes: an order's share of what strategy and risk write, a commit
 RULE = {"strategy_id": "crosses", "strategy_name": "averages that cross", "kind": "ma_cross", "symbols": ["BTCUSDT"],
         "parameters": {"fast": "sma_10", "slow": "sma_20", "notional": 1000}}
 
@@ -36,13 +40,38 @@ VAR = json.dumps({"positions": [{"symbol": "BTCUSDT", "market_value": 100000}],
                   "returns": [((i * 7919) % 2003 - 1001) * 1e-5 for i in range(4000)]})
 
 
+def floor(folder, commits, rate, seconds):
+    """p50 and p99 in us of so many writes with fdatasync in a row, to files that are laid out, at a rate."""
+    files, took, data = [], [], os.urandom(COMMIT)
+    try:
+        for i in range(commits):
+            files.append(os.open(os.path.join(folder, f"floor{i}"), os.O_RDWR | os.O_CREAT, 0o600))
+            os.pwrite(files[i], bytes(1 << 22), 0)
+            os.fsync(files[i])
+        begin = time.monotonic()
+        for i in range(int(rate * seconds)):
+            time.sleep(max(0, begin + i / rate - time.monotonic()))
+            start = time.perf_counter()
+            for f in files:
+                os.pwrite(f, data, i * COMMIT % (1 << 22))
+                os.fdatasync(f)
+            took.append((time.perf_counter() - start) * 1e6)
+    finally:
+        for i, f in enumerate(files):
+            os.close(f)
+            os.unlink(os.path.join(folder, f"floor{i}"))
+    took.sort()
+    return took[len(took) // 2], took[len(took) * 99 // 100]
+
+
 class Case:
     """One engine: its critical operation at a rate, and what keeps it busy: (path, body, clients) each."""
 
-    def __init__(self, engine, path, body, rate, target_ms, goal, bulk, what):
+    def __init__(self, engine, path, body, rate, target_ms, goal, bulk, what, commits=0):
         self.engine, self.path, self.body, self.rate, self.target_ms = engine, path, body, rate, target_ms
         self.goal, self.bulk, self.what = goal, bulk, what
         self.needs_prices = engine == "strategy"
+        self.commits, self.floor = commits, {"p50": Series(), "p99": Series()}
         self.seen = {(mode, load, figure): Series() for mode in MODES for load in ("idle", "bulk")
                      for figure in ("p50", "p99", "within")}
 
@@ -63,7 +92,15 @@ class Case:
         self.seen[mode, name, "p99"].add(got["p99_us"])
         self.seen[mode, name, "within"].add(within_target(got))
 
+    def measure_floor(self, world, seconds):
+        if self.commits:
+            got = floor(world.folder, self.commits, self.rate, max(seconds, SAMPLES / self.rate))
+            for figure, us in zip(("p50", "p99"), got):
+                self.floor[figure].add(us)
+
     def rows(self):
+        if self.commits:
+            yield (f"{self.commits} commits to disk", "idle", "", self.floor["p50"].text(), self.floor["p99"].text(), "", "")
         for name in ("idle", "bulk"):
             for mode in MODES:
                 p50, p99, within = (self.seen[mode, name, f] for f in ("p50", "p99", "within"))
@@ -90,7 +127,7 @@ def cases():
     return [
         Case("strategy", "/strategies/manual/execute", ORDER, 50, 50, 3.3,
              [("/strategies/crosses/test", TEST, 12)],
-             "orders through risk, journal and paper venue; bulk: 12 clients of backtests over 1,000 bars, 2,000 resamples"),
+             "orders through risk, journal and paper venue; bulk: 12 clients of backtests over 1,000 bars, 2,000 resamples", 4),
         Case("risk", "/risk/critical-check/main", CHECK, 300, 100, 5.7, [("/risk/portfolio-var/main", VAR, 12)],
              "critical check; bulk: 12 clients of a value at risk over 4,000 supplied returns"),
         Case("analytics", "/analytics/realtime/main", '{"complexity":"simple"}', 100, 200, 4.8,
@@ -128,8 +165,9 @@ def main():
                 for w in worlds.values():
                     w.end_session()
             for r in range(a.runs):
-                for c in chosen:
-                    for busy in (False, True) if c.needs_prices == needs_prices else ():
+                for c in [c for c in chosen if c.needs_prices == needs_prices]:
+                    c.measure_floor(hybrid, a.seconds)
+                    for busy in (False, True):
                         for mode in MODES if r % 2 == 0 else MODES[::-1]:
                             c.measure(worlds[mode], mode, a.seconds, busy)
         for c in chosen:
