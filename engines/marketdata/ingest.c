@@ -326,6 +326,14 @@ static void begin_problem(struct keel_call *c)
     keel_json_str(&c->out, "trace_id", keel_trace_id(c));
 }
 
+static enum keel_status bars_stored(struct keel_call *c)
+{
+    return keel_wait_status(c) == KEEL_OK
+               ? KEEL_OK
+               : keel_fail_as(c, KEEL_UNAVAILABLE, "store_unavailable", NULL,
+                              "the minute bars could not be stored: send them again");
+}
+
 static enum keel_status take(struct keel_call *c)
 {
     struct job *j = c->job;
@@ -342,7 +350,6 @@ static enum keel_status take(struct keel_call *c)
             apply(c, md, j, &j->item[i]);
         rejected += j->item[i].bad.code != NULL;
     }
-    md_flush(md);
     keel_json_obj(&c->out, NULL);
     if (rejected == j->n)
         begin_problem(c);
@@ -354,7 +361,7 @@ static enum keel_status take(struct keel_call *c)
     c->ignored = j->ignored;
     keel_write_ignored(c);
     keel_json_end(&c->out);
-    return KEEL_OK;
+    return md_await_bars(c, md, bars_stored);
 }
 
 enum keel_status api_ingest(struct keel_call *c)

@@ -178,6 +178,8 @@ void md_take(struct keel_call *c, struct md *md, struct market_symbol *s, const 
              const char *source, struct market_counts *counts);
 /* Ends the step: queues the transaction of its bars. */
 void md_flush(struct md *md);
+/* The same for a step that answers somebody: the answer waits for them. KEEL_OK: there are none. */
+enum keel_status md_await_bars(struct keel_call *c, struct md *md, keel_step_fn *next);
 keel_step_fn timer_sweep;
 
 /* ---- feed.c ---- */

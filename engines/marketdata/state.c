@@ -258,6 +258,14 @@ void md_flush(struct md *md)
     keel_txn_commit(md->rt, txn, bars_written, md);
 }
 
+enum keel_status md_await_bars(struct keel_call *c, struct md *md, keel_step_fn *next)
+{
+    struct keel_txn *txn = md->txn;
+
+    md->txn = NULL;
+    return txn != NULL ? keel_await_store(c, txn, next) : KEEL_OK;
+}
+
 enum keel_status md_publish_event(struct keel_call *c, struct md *md, const struct market_event *ev)
 {
     switch (ev->kind) {

@@ -700,6 +700,8 @@ START_TEST(truncated_file)
 }
 END_TEST
 
+#define MINUTE "{\"data\":[" ITEM("bar", "{\"spec\":\"1m\",\"open\":1,\"high\":2,\"low\":1,\"close\":2,\"volume\":3}") "]}"
+
 /* Instruments and minute bars outlive the process. */
 START_TEST(restart)
 {
@@ -714,9 +716,7 @@ START_TEST(restart)
     SAYS(v, "symbol", "SPY");
     SAYS(v, "multiplier", "1");
     ask("POST", "/instruments", "{\"symbol\":\"spy\",\"tick\":0}", 400);
-    ask("POST", "/data/ingest",
-        "{\"data\":[" ITEM("bar", "{\"spec\":\"1m\",\"open\":1,\"high\":2,\"low\":1,\"close\":2,\"volume\":3}") "]}",
-        200);
+    ask("POST", "/data/ingest", MINUTE, 200);
     keel_rt_free(rt);
     start();
     v = ask("GET", "/instruments?symbol=SPY", NULL, 200);
@@ -730,10 +730,16 @@ START_TEST(restart)
 }
 END_TEST
 
-/* A disk that fails costs the bars of that moment, not the running feed. */
+/* A disk that fails costs the bars of that moment, not the running feed; who ingested them is told. */
 START_TEST(failed_commit)
 {
     const struct keel_jval *v;
+
+    keel_store_fail_next(keel_store(rt), 1);
+    SAYS(ask("POST", "/data/ingest", MINUTE, 503), "code", "store_unavailable");
+    SAYS(ask("GET", "/bars/X", NULL, 200), "count", "0");
+    ask("POST", "/data/ingest", MINUTE, 200);
+    SAYS(ask("GET", "/bars/X", NULL, 200), "count", "1"); /* there when the answer is */
 
     ask("POST", "/feeds", "{\"kind\":\"simulate\",\"feed_id\":\"a\",\"symbols\":[\"ETHUSDT\"]}", 200);
     keel_store_fail_next(keel_store(rt), 1);
