@@ -204,6 +204,8 @@ START_TEST(meetings)
     ck_assert_int_eq(r->fill[0].price, D(meeting[_i].price));
     ck_assert_int_eq(r->fill[0].quantity, D(meeting[_i].quantity));
     ck_assert_int_eq(r->fill[0].maker, meeting[_i].maker);
+    for (size_t i = 1; i < r->fills; i++) /* a bar's share is taken once */
+        ck_assert_int_gt(r->fill[i].ts, r->fill[i - 1].ts);
 }
 END_TEST
 
@@ -226,6 +228,10 @@ START_TEST(a_day_order)
     ck_assert_uint_eq(run(&c, b, n)->fills, 0);
     ck_assert_uint_eq(run(&c, b, n)->unfilled, 1);
     c.tif = ORDER_GTC;
+    ck_assert_uint_eq(run(&c, b, n)->fills, 1);
+    c.tif = ORDER_DAY;
+    b[23].ts_close = 24 * 60 * MIN_NS; /* a bar that ends at midnight is of the day */
+    b[23].low = D(100);
     ck_assert_uint_eq(run(&c, b, n)->fills, 1);
 }
 END_TEST
@@ -250,6 +256,50 @@ START_TEST(the_equity_is_used_up)
     ck_assert(r->equity[24] <= 0);
     ck_assert(r->measure[BACKTEST_TOTAL_RETURN].value <= -1);
     ck_assert_str_eq(r->measure[BACKTEST_SHARPE].why, "the equity was used up");
+}
+END_TEST
+
+/* Wishes for orders that never fill, again and again: only so many rest. */
+START_TEST(too_many_rest)
+{
+    enum { N = 1200 };
+    struct signal_rule rule = {.kind = SIGNAL_RSI_REVERSION, .rsi_low = 45, .rsi_high = 55, .quantity = D(1),
+                               .max_position = D(1000), .lot = D(0.001), .tick = D(0.01),
+                               .price_offset_bps = 1000};
+    struct backtest_conf c = conf_of(&rule);
+    struct backtest_bar b[N];
+    double close[N];
+
+    for (size_t i = 0; i < N; i++)
+        close[i] = 100 + 2 * ((i / 7) % 2 ? (double)(i % 7) : 6 - (double)(i % 7)) / 6;
+    c.type = ORDER_LIMIT;
+    c.tif = ORDER_GTC;
+
+    struct backtest_result *r = run(&c, b, bars_of(close, N, b));
+
+    ck_assert_uint_eq(r->fills, 0);
+    ck_assert_uint_eq(r->resting, BACKTEST_OPEN);
+    ck_assert_uint_gt(r->not_sent, 10);
+    ck_assert_uint_eq(r->signals, r->resting + r->not_sent);
+}
+END_TEST
+
+/* The bar's own vwap, when it has one, and not its close, is what the feature is made of. */
+START_TEST(a_bars_vwap)
+{
+    static const double more[] = {90, 120, 110, 110};
+    struct signal_rule rule = cross();
+    struct backtest_conf c = conf_of(&rule);
+    struct backtest_bar b[24];
+    size_t n = after_quiet(more, 4, b);
+
+    snprintf(rule.fast, sizeof rule.fast, "vwap");
+    ck_assert_uint_eq(run(&c, b, n)->signals, 1); /* crosses as the prices do */
+    for (size_t i = 0; i < n; i++) {
+        b[i].has_vwap = true;
+        b[i].vwap = D(50);
+    }
+    ck_assert_uint_eq(run(&c, b, n)->signals, 0); /* always below */
 }
 END_TEST
 
@@ -296,6 +346,7 @@ static void case_of(int i, struct signal_rule *rule, struct backtest_conf *c)
     c->tif = i % 4 == 0 ? (i % 8 == 0 ? ORDER_GTC : ORDER_DAY) : i % 4 == 1 ? ORDER_FOK
              : i % 4 == 2 ? ORDER_GTC : ORDER_IOC;
     c->participation = c->tif == ORDER_FOK ? 0 : D(0.02);
+    c->spread = i % 2 ? 300001 : D(0.0002);
     c->max_age_ns = i % 6 == 0 ? 20 * 3600 * KEEL_SCALE : 0;
 }
 
@@ -313,6 +364,7 @@ START_TEST(conserved)
     struct signal_rule rule;
     struct backtest_conf c;
     keel_i128 cash, notional;
+    size_t trades = 0, wins = 0;
     int64_t held = 0;
 
     walk((uint64_t)_i + 11, b);
@@ -327,10 +379,14 @@ START_TEST(conserved)
         const struct backtest_fill *f = &r->fill[i];
         /* A maker's stamp is the end of its bar, or the open; a taker's the open: the close before. */
         const struct backtest_bar *at = bar_closing(b, f->ts), *next = at + 1;
-        int64_t away = (int64_t)(((keel_i128)next->open * D(0.0001) + KEEL_SCALE - 1) / KEEL_SCALE);
+        int64_t away = (int64_t)(((keel_i128)next->open * ((c.spread + 1) / 2) + KEEL_SCALE - 1) / KEEL_SCALE);
 
         ck_assert_int_eq(keel_notional(f->price, f->quantity, KEEL_SCALE, &notional), KEEL_OK);
         cash += (f->side == ORDER_BUY ? -notional : notional) - f->fee;
+        if (f->side == ORDER_BUY ? held < 0 : held > 0) {
+            trades++;
+            wins += f->realized > f->fee;
+        }
         held += f->side == ORDER_BUY ? f->quantity : -f->quantity;
         if (!f->maker)
             ck_assert_int_eq(f->price, f->side == ORDER_BUY ? next->open + away : next->open - away);
@@ -341,6 +397,9 @@ START_TEST(conserved)
         ck_assert(!rule.long_only || held >= 0);
     }
     ck_assert(cash == r->cash);
+    ck_assert_uint_eq(trades, r->trades);
+    ck_assert_uint_eq(wins, r->wins);
+    ck_assert_double_eq_tol(r->ppy, 365 * 24, 1e-6);
     ck_assert_int_eq(held, r->position.quantity);
     ck_assert_int_eq(keel_notional(b[r->n - 1].close, held < 0 ? -held : held, KEEL_SCALE, &notional), KEEL_OK);
     ck_assert(r->equity[r->n - 1] == cash + (held < 0 ? -notional : notional));
@@ -466,6 +525,8 @@ int main(void)
     tcase_add_loop_test(tc, meetings, 0, (int)KEEL_COUNT(meeting));
     tcase_add_test(tc, a_day_order);
     tcase_add_test(tc, the_equity_is_used_up);
+    tcase_add_test(tc, too_many_rest);
+    tcase_add_test(tc, a_bars_vwap);
     tcase_add_loop_test(tc, conserved, 0, 24);
     tcase_add_loop_test(tc, no_look_ahead, 0, 24);
     tcase_add_test(tc, stopped);
