@@ -294,8 +294,11 @@ static enum keel_status ask_for_bars(struct keel_call *c, int64_t before_ns);
 
 static bool is_enough(const struct test *t, int64_t newest_ns)
 {
+    int64_t from;
+
     return t->n_pages == MOST_PAGES ||
-           (t->request->has_duration_days && t->oldest_ns <= newest_ns - t->request->duration_days * DAY_NS);
+           (t->request->has_duration_days &&
+            keel_dec_sub(newest_ns, t->request->duration_days * DAY_NS, &from) == KEEL_OK && t->oldest_ns <= from);
 }
 
 static bool close_of(const struct keel_jval *bar, int64_t *ns)

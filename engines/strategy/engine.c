@@ -9,6 +9,9 @@
  */
 #define ORDER_PLACES 32
 
+/* A backtest holds some 10 MB of bars and text. */
+#define TEST_PLACES 16
+
 static const struct keel_op strategy_ops[] = {
     {.id = "execute",
      .on = KEEL_POST("/strategies/{strategy_id}/execute"),
@@ -109,6 +112,7 @@ static const struct keel_op strategy_ops[] = {
      .on = KEEL_POST("/strategies/{strategy_id}/test"),
      .level = KEEL_LOW,
      .max_body = 2 << 20,
+     .places = TEST_PLACES,
      .scope = KEEL_SCOPE_READ,
      .takes = &backtest_request_fields,
      .begin = api_backtest,

@@ -110,7 +110,7 @@ KEEL_RECORD(deployment_path, DEPLOYMENT_PATH);
 /* A bar as marketdata's GET /bars gives it. */
 #define BACKTEST_BAR_ROW(X, S)                                                                                       \
     X(S, TIME, ts_open, KEEL_OPT, 0, 0, "", "not looked at")                                                         \
-    X(S, TIME, ts_close, NULL, 0, 0, "", "last instant, excluded; later than that of the bar before")                \
+    X(S, TIME, ts_close, NULL, -2e18, 7e18, "", "last instant, excluded; later than that of the bar before")          \
     X(S, DEC, open, NULL, 1e-9, 9.2e9, "price", "first price")                                                       \
     X(S, DEC, high, NULL, 1e-9, 9.2e9, "price", "highest price")                                                     \
     X(S, DEC, low, NULL, 1e-9, 9.2e9, "price", "lowest price")                                                       \

@@ -1204,6 +1204,11 @@ static const struct {
      "bars"},
     {"out of order", CROSSES(""), "{\"bars\":[" BAR("2", FIVES) "," BAR("2", FIVES) "]}", 400, "out_of_range",
      "bars[1].ts_close"},
+    {"a time beyond all", CROSSES(""), "{\"bars\":[" BAR("-9223372036854775808", FIVES) "," BAR("1", FIVES) "]}", 400,
+     "out_of_range", "bars[0].ts_close"},
+    {"the times farthest apart", CROSSES(""),
+     "{\"duration_days\":36500,\"bars\":[" BAR("-2000000000000000000", FIVES) "," BAR("6999999999999999999", FIVES) ","
+     BAR("7000000000000000000", FIVES) "]}", 200, NULL, NULL},
     {"a high that is none", CROSSES(""),
      "{\"bars\":[" BAR("1", FIVES) "," BAR("2", "\"open\":5,\"high\":5,\"low\":5,\"close\":6") "]}", 400,
      "out_of_range", "bars[1].high"},
