@@ -328,10 +328,12 @@ static void begin_problem(struct keel_call *c)
 
 static enum keel_status bars_stored(struct keel_call *c)
 {
-    return keel_wait_status(c) == KEEL_OK
-               ? KEEL_OK
-               : keel_fail_as(c, KEEL_UNAVAILABLE, "store_unavailable", NULL,
-                              "the minute bars could not be stored: send them again");
+    enum keel_status st = keel_wait_status(c);
+
+    md_bars_written(md_of(c), st);
+    return st == KEEL_OK ? KEEL_OK
+                         : keel_fail_as(c, KEEL_UNAVAILABLE, "store_unavailable", NULL,
+                                        "the minute bars could not be stored: send them again");
 }
 
 static enum keel_status take(struct keel_call *c)

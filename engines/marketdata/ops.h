@@ -180,6 +180,8 @@ void md_take(struct keel_call *c, struct md *md, struct market_symbol *s, const 
 void md_flush(struct md *md);
 /* The same for a step that answers somebody: the answer waits for them. KEEL_OK: there are none. */
 enum keel_status md_await_bars(struct keel_call *c, struct md *md, keel_step_fn *next);
+/* What became of them: those that were lost are counted and logged. */
+void md_bars_written(struct md *md, enum keel_status st);
 keel_step_fn timer_sweep;
 
 /* ---- feed.c ---- */

@@ -235,16 +235,21 @@ static void store_bar(struct md *md, const char *symbol, const char *spec, const
                       symbol, spec, b->ts_close, b->ts_open, b->open, b->high, b->low, b->close, &volume);
 }
 
+void md_bars_written(struct md *md, enum keel_status st)
+{
+    if (st == KEEL_OK)
+        return;
+    md->bars_lost++;
+    keel_log_often(KEEL_LOG_ERROR, "bars_not_stored", "status=%s", keel_status_name(st));
+}
+
 static void bars_written(struct keel_rt *rt, void *ctx, enum keel_status st)
 {
     struct md *md = ctx;
 
     (void)rt;
     md->pending--;
-    if (st == KEEL_OK)
-        return;
-    md->bars_lost++;
-    keel_log_often(KEEL_LOG_ERROR, "bars_not_stored", "status=%s", keel_status_name(st));
+    md_bars_written(md, st);
 }
 
 void md_flush(struct md *md)
