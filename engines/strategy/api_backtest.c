@@ -45,8 +45,14 @@ static enum keel_status take_bar(struct test *t, const struct backtest_bar_row *
     struct backtest_bar *b = &t->bar[t->n];
     const char *field, *why;
 
-    *b = (struct backtest_bar){row->ts_close, row->open, row->high,      row->low, row->close,
-                               row->volume,   row->vwap, row->has_vwap};
+    *b = (struct backtest_bar){.ts_close = row->ts_close,
+                               .open = row->open,
+                               .high = row->high,
+                               .low = row->low,
+                               .close = row->close,
+                               .volume = row->volume,
+                               .vwap = row->vwap,
+                               .has_vwap = row->has_vwap};
     why = backtest_bar_wrong(b, t->n > 0 ? b - 1 : NULL, &field);
     if (why != NULL)
         return refuse(t, "out_of_range", keel_arena_printf(t->arena, "bars[%zu].%s", t->n, field), why);
