@@ -78,8 +78,11 @@ class Case:
         self.seen = {(mode, load, figure): Series() for mode in MODES for load in ("idle", "bulk")
                      for figure in ("p50", "p99", "within")}
 
+    def seconds(self, least):
+        return max(least, SAMPLES / self.rate)
+
     def measure(self, world, mode, seconds, busy):
-        seconds = max(seconds, SAMPLES / self.rate)
+        seconds = self.seconds(seconds)
         port = world[self.engine].port
         with contextlib.ExitStack() as stack:
             for path, body, clients in self.bulk if busy else ():
@@ -97,7 +100,7 @@ class Case:
 
     def measure_floor(self, world, seconds):
         if self.commits:
-            got = floor(world.folder, self.commits, self.rate, max(seconds, SAMPLES / self.rate))
+            got = floor(world.folder, self.commits, self.rate, self.seconds(seconds))
             for figure, us in zip(("p50", "p99"), got):
                 self.floor[figure].add(us)
 
@@ -173,7 +176,7 @@ def main():
                 for w in worlds.values():
                     w.end_session()
             for r in range(a.runs):
-                for c in [c for c in chosen if c.needs_prices == needs_prices]:
+                for c in (x for x in chosen if x.needs_prices == needs_prices):
                     c.measure_floor(hybrid, a.seconds)
                     for busy in (False, True):
                         for mode in MODES if r % 2 == 0 else MODES[::-1]:
