@@ -553,7 +553,7 @@ static enum keel_status exec_new(struct keel_call *c)
     return ask_risk(c);
 }
 
-/* The id left memory long ago, or is new: the file tells. */
+/* The id left memory long ago, or is new after all: the file tells. */
 static enum keel_status exec_old(struct keel_call *c)
 {
     const struct exec *x = c->ctx;
@@ -563,8 +563,10 @@ static enum keel_status exec_old(struct keel_call *c)
     if (keel_wait_status(c) != KEEL_OK)
         return keel_fail_as(c, KEEL_UNAVAILABLE, "store_unavailable", NULL,
                             "the journal could not be read: nothing was sent");
-    if (c->rows->n == 0)
-        return exec_new(c);
+    if (c->rows->n == 0) { /* unless it came a second time while the file was read */
+        e = strategy_order_find(c->state, x->as.o.client_order_id);
+        return e != NULL ? exec_repeat(c, e) : exec_new(c);
+    }
     e = strategy_order_of_rows(c->rows);
     if (e == NULL)
         return keel_fail(c, KEEL_INTERNAL, "the journal's row of %s cannot be read",
@@ -594,7 +596,7 @@ static enum keel_status exec_begin(struct keel_call *c, const struct execute_req
     e = strategy_order_find(s, x->as.o.client_order_id);
     if (e != NULL)
         return exec_repeat(c, e);
-    if (x->id_given && s->evicted)
+    if (x->id_given && strategy_bloom_maybe(&s->evicted, x->as.o.client_order_id))
         return keel_await_read(c, strategy_order_sql, "s", exec_old, x->as.o.client_order_id);
     return exec_new(c);
 }

@@ -12,6 +12,7 @@
 #include "keel/arena.h"
 #include "keel/log.h"
 #include "keel/store.h"
+#include "bloom.h"
 #include "map.h"
 
 #define DAY_NS (86400LL * 1000000000LL)
@@ -84,7 +85,7 @@ struct paper {
     int64_t last_order_no, last_trade_no;
     size_t inflight;
     bool broken;  /* a commit failed: memory is ahead of the file */
-    bool evicted; /* the file knows closed orders that memory does not */
+    struct strategy_bloom evicted; /* ids that the file knows and memory does not */
     struct held *held;
     struct paper *next;
 };
@@ -227,8 +228,8 @@ static void keep_closed(struct paper *p, struct vorder *v)
 
         p->oldest_closed = old->next;
         p->n_closed--;
-        p->evicted = true;
         strategy_map_del(&p->orders, old->client_order_id);
+        strategy_bloom_add(&p->evicted, old->client_order_id);
         forget(old);
     }
 }
@@ -312,6 +313,17 @@ static enum keel_status load_order(void *ctx, int n, const char *const *cell)
     return st;
 }
 
+/* Of every order there ever was, when those that memory keeps are in it. */
+static enum keel_status load_id(void *ctx, int n, const char *const *cell)
+{
+    struct paper *p = ctx;
+
+    (void)n;
+    if (strategy_map_get(&p->orders, cell[0]) == NULL)
+        strategy_bloom_add(&p->evicted, cell[0]);
+    return KEEL_OK;
+}
+
 static enum keel_status load_trade(void *ctx, int n, const char *const *cell)
 {
     struct paper *p = ctx;
@@ -328,7 +340,6 @@ static enum keel_status load_counts(void *ctx, int n, const char *const *cell)
     (void)n;
     p->last_order_no = int_cell(cell[0]);
     p->last_trade_no = int_cell(cell[1]);
-    p->evicted = int_cell(cell[2]) > 0;
     return KEEL_OK;
 }
 
@@ -343,15 +354,15 @@ static enum keel_status load(struct paper *p)
     snprintf(from, sizeof from,
              "o.state = %d OR o.order_no > (SELECT max(order_no) FROM orders) - %zu", PAPER_OPEN,
              p->conf.keep_closed);
-    snprintf(sql, sizeof sql,
-             "SELECT coalesce(max(order_no), 0), (SELECT coalesce(max(trade_no), 0) FROM trades),"
-             " max(count(*) - %zu, 0) FROM orders",
-             p->conf.keep_closed);
-    if ((st = keel_store_each(p->store, sql, load_counts, p)) != KEEL_OK)
+    if ((st = keel_store_each(p->store,
+                              "SELECT coalesce(max(order_no), 0), (SELECT coalesce(max(trade_no), 0)"
+                              " FROM trades) FROM orders",
+                              load_counts, p)) != KEEL_OK)
         return st;
     snprintf(sql, sizeof sql, "SELECT " ORDER_COLUMNS " FROM orders o WHERE %s ORDER BY o.order_no",
              from);
-    if ((st = keel_store_each(p->store, sql, load_order, p)) != KEEL_OK)
+    if ((st = keel_store_each(p->store, sql, load_order, p)) != KEEL_OK ||
+        (st = keel_store_each(p->store, "SELECT client_order_id FROM orders", load_id, p)) != KEEL_OK)
         return st;
     snprintf(sql, sizeof sql,
              "SELECT " TRADE_COLUMNS " FROM trades t JOIN orders o USING(order_no) WHERE %s"
@@ -367,6 +378,7 @@ static void unload(struct paper *p)
         if (p->orders.slot[i].key != NULL)
             forget(p->orders.slot[i].value);
     strategy_map_fini(&p->orders);
+    strategy_bloom_fini(&p->evicted);
     for (size_t i = 0; i < p->symbols.cap; i++)
         if (p->symbols.slot[i].key != NULL) {
             struct vsymbol *y = p->symbols.slot[i].value;
@@ -586,7 +598,7 @@ static enum keel_status find_old(struct paper *p, const char *client_order_id, s
     enum keel_status st;
 
     *out = NULL;
-    if (!p->evicted || strchr(client_order_id, '\'') != NULL)
+    if (!strategy_bloom_maybe(&p->evicted, client_order_id) || strchr(client_order_id, '\'') != NULL)
         return KEEL_OK;
     snprintf(sql, sizeof sql,
              "SELECT " ORDER_COLUMNS " FROM orders o WHERE o.client_order_id = '%s'",

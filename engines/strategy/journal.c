@@ -145,8 +145,8 @@ static void evict(struct strategy_state *s)
 
         list_del(&s->closed, e);
         strategy_map_del(&s->orders, e->o.client_order_id);
+        strategy_bloom_add(&s->evicted, e->o.client_order_id);
         strategy_entry_free(e);
-        s->evicted = true;
         e = next;
     }
 }
@@ -825,7 +825,7 @@ void strategy_report(void *ctx, const struct paper_report *r)
     struct change ch = {.s = s, .e = e};
 
     if (e == NULL) {
-        if (!s->evicted)
+        if (!strategy_bloom_maybe(&s->evicted, r->client_order_id))
             keel_log_often(KEEL_LOG_WARN, "report_without_order", "client_order_id=%s",
                            r->client_order_id);
         return;
@@ -897,6 +897,17 @@ static enum keel_status load_order(void *ctx, int n, const char *const *cell)
     return KEEL_OK;
 }
 
+/* Of every order there ever was, when those that memory keeps are in it. */
+static enum keel_status load_id(void *ctx, int n, const char *const *cell)
+{
+    struct strategy_state *s = ctx;
+
+    (void)n;
+    if (strategy_order_find(s, cell[0]) == NULL)
+        strategy_bloom_add(&s->evicted, cell[0]);
+    return KEEL_OK;
+}
+
 static enum keel_status load_trace(void *ctx, int n, const char *const *cell)
 {
     struct strategy_state *s = ctx;
@@ -951,7 +962,6 @@ static enum keel_status load_counts(void *ctx, int n, const char *const *cell)
     s->last_order_no = s->loaded_order_no = int_cell(cell[0]);
     s->last_execution_no = int_cell(cell[1]);
     s->last_deployment_no = int_cell(cell[2]);
-    s->evicted = int_cell(cell[3]) > s->opt->max_closed_orders;
     return KEEL_OK;
 }
 
@@ -974,8 +984,7 @@ enum keel_status strategy_journal_load(struct strategy_state *s)
              store,
              "SELECT (SELECT coalesce(max(order_no), 0) FROM orders), (SELECT "
              "coalesce(max(execution_no), 0)"
-             " FROM executions), (SELECT coalesce(max(deployment_no), 0) FROM deployments),"
-             " (SELECT count(*) FROM orders)",
+             " FROM executions), (SELECT coalesce(max(deployment_no), 0) FROM deployments)",
              load_counts, s)) != KEEL_OK ||
         (st = keel_store_each(store, "SELECT " STRATEGY_COLUMNS " FROM strategies", load_def, s)) !=
             KEEL_OK ||
@@ -986,6 +995,7 @@ enum keel_status strategy_journal_load(struct strategy_state *s)
         (st = keel_store_each(store, "SELECT portfolio_id, state FROM trading_states", load_halt,
                               s)) != KEEL_OK ||
         (st = keel_store_each(store, sql, load_order, s)) != KEEL_OK ||
+        (st = keel_store_each(store, "SELECT client_order_id FROM orders", load_id, s)) != KEEL_OK ||
         (st = keel_store_each(store,
                               "SELECT client_order_id, traceparent FROM orders JOIN decisions USING"
                               " (order_no) WHERE state NOT IN ('DENIED', 'REJECTED', 'FILLED', 'CANCELED',"
@@ -1011,6 +1021,7 @@ void strategy_journal_unload(struct strategy_state *s)
             strategy_entry_free(s->orders.slot[i].value);
         }
     strategy_map_fini(&s->orders);
+    strategy_bloom_fini(&s->evicted);
     free_values(&s->holdings);
     for (size_t i = 0; i < s->strategies.cap; i++)
         if (s->strategies.slot[i].key != NULL)

@@ -14,6 +14,7 @@
 #define STRATEGY_OPS_H
 
 #include "backtest.h"
+#include "bloom.h"
 #include "io_venue.h"
 #include "keel/call.h"
 #include "keel/contract.h"
@@ -260,7 +261,7 @@ struct strategy_state {
     struct strategy_list open, closed;
     int64_t last_order_no, last_fill_no, last_execution_no, last_deployment_no, loaded_order_no,
         sweep_at;
-    bool evicted;       /* the file knows orders that memory does not */
+    struct strategy_bloom evicted; /* ids that the file knows and memory does not */
     bool trading_known; /* risk has said, or PUT, what the trading state is */
     bool reconciled;    /* nothing of before the start is unresolved */
     char epoch[16];     /* of ids that we make */

@@ -709,6 +709,19 @@ START_TEST(old_orders_are_looked_up_in_the_file)
     same("order.fills.0.trade_id", "PAPER-1");
     want("POST", "/orders", order("o0", "BUY", "2", LIMIT("101")), 409);
     want("DELETE", "/orders/o0", NULL, 409);
+    for (int again = 0; again < 2; again++) {
+        const struct strategy_state *s = rt->state;
+
+        ck_assert(strategy_bloom_maybe(&s->evicted, "o0") && strategy_bloom_maybe(&s->evicted, "o3"));
+        ck_assert(!strategy_bloom_maybe(&s->evicted, "o5") && !strategy_bloom_maybe(&s->evicted, "new"));
+        if (again == 0) {
+            keel_rt_free(rt);
+            start_with("--max_closed_orders=2");
+        }
+    }
+    want("POST", "/orders", order("o3", "BUY", "1", LIMIT("101")), 200);
+    same("replayed", "true");
+    quote("BTCUSDT", "99", "5", "101", "1");
     want("POST", "/orders", order("new", "BUY", "1", LIMIT("101")), 200);
     same("replayed", "false");
     close_engine();
