@@ -102,7 +102,7 @@ struct reader {
 
 static const char malformed[] = "the JSON is malformed";
 
-static bool refuse(struct reader *r, const char *why)
+__attribute__((cold)) static bool refuse(struct reader *r, const char *why)
 {
     if (r->why == NULL)
         r->why = why;
@@ -132,7 +132,7 @@ static inline void skip_space(struct reader *r)
 }
 
 /* A token stands where it may not, or there is none; why: of a token. */
-static bool misplaced(struct reader *r, const char *why)
+__attribute__((cold)) static bool misplaced(struct reader *r, const char *why)
 {
     static const char tokens[] = "{}[],:\"-0123456789tfn";
     if (r->p == r->end)

@@ -65,7 +65,7 @@ static const char *path_text(struct ctx *c, const struct path *p)
 
 /* fmt goes on after the field's path. */
 static enum keel_status fail(struct ctx *c, const struct path *p, const char *code, const char *fmt,
-                             ...) __attribute__((format(printf, 4, 5)));
+                             ...) __attribute__((cold, format(printf, 4, 5)));
 static enum keel_status fail(struct ctx *c, const struct path *p, const char *code, const char *fmt,
                              ...)
 {

@@ -163,6 +163,7 @@ static void deliver(struct call *c, struct keel_arena *a, struct keel_answer *an
 {
     add_header(ans, "X-Trace-Id", keel_trace_id(&c->pub));
     add_header(ans, "Server-Timing", server_timing(a, c->answered_ns - c->pub.start_ns));
+    ans->settled_ns = c->answered_ns;
     keel_answer_fn *done = c->answer_fn;
     done(c->ctx, ans);
     c->rq = NULL;

@@ -176,7 +176,8 @@ static struct call *open_call(struct keel_rt *rt, const struct keel_op *op, cons
     c->pub.state = rt->state;
     c->pub.arena = arena;
     c->pub.rec = &c->hdr;
-    c->pub.wall_ns = keel_wall_ns();
+    c->opened_ns = keel_mono_ns();
+    c->pub.wall_ns = c->opened_ns + rt->wall_offset_ns;
     keel_json_init(&c->pub.out, arena, 1024);
     if (h != NULL)
         c->hdr = *h;
@@ -251,7 +252,7 @@ static enum keel_status admit(struct call *c)
     uint32_t target = target_of(rt, op);
     if (op->flags & KEEL_PREBUILT)
         return KEEL_OK;
-    int64_t now = keel_mono_ns();
+    int64_t now = c->opened_ns;
     keel_lease_hold(rt, now);
     if (rt->draining && !c->internal) {
         rt->guard->refused(rt->guard_self, target, KEEL_OUT_REJECTED);
@@ -526,11 +527,12 @@ static bool take_as_job(struct call *c)
     return true;
 }
 
-static void run_step(struct call *c, keel_step_fn *fn)
+/* Given the time, and returns it. */
+static int64_t run_step(struct call *c, keel_step_fn *fn, int64_t began)
 {
     const struct keel_op *op = c->pub.op;
     c->phase = STEP;
-    int64_t began = keel_mono_ns(), ended;
+    int64_t ended;
     enum keel_status st = fn(&c->pub);
     if (st != KEEL_WAIT) {
         keel_assert(c->phase == STEP && st < KEEL_N_STATUS);
@@ -546,6 +548,7 @@ static void run_step(struct call *c, keel_step_fn *fn)
     }
     if (ended - began > SLOW_STEP_NS)
         keel_log_often(KEEL_LOG_WARN, "slow_step", "op=%s ms=%.1f", op->id, (double)(ended - began) * 1e-6);
+    return ended;
 }
 
 /* .work and .end in a row are short for a begin that awaits them. */
@@ -561,18 +564,18 @@ static keel_step_fn *first_step(const struct call *c)
     return c->pub.op->work != NULL ? begin_work : c->pub.op->begin;
 }
 
-static void begin(struct call *c)
+static int64_t begin(struct call *c, int64_t now)
 {
     c->begun = true;
     if (c->entry != NULL)
         keel_jobs_running(c->entry);
-    run_step(c, first_step(c));
+    return run_step(c, first_step(c), now);
 }
 
 static void start(struct call *c)
 {
     if (keel_key_take(c)) {
-        begin(c);
+        begin(c, c->opened_ns);
         return;
     }
     take_as_job(c);
@@ -589,15 +592,11 @@ static void start_soon(struct call *c)
 /* One of them at least, then as many as begin within that time. */
 static void run_ready(struct ready *r, int64_t limit_ns)
 {
-    int64_t until = 0;
+    int64_t until = 0, now = r->head != NULL ? keel_mono_ns() : 0;
     while (r->head != NULL) {
         struct call *c = r->head;
         ready_remove(c);
-        if (c->step != NULL)
-            run_step(c, c->step);
-        else
-            begin(c);
-        int64_t now = keel_mono_ns();
+        now = c->step != NULL ? run_step(c, c->step, now) : begin(c, now);
         if (until == 0)
             until = now + limit_ns;
         else if (now > until)
@@ -642,7 +641,7 @@ static void work_done(struct keel_work *w)
     if (may_wait(c))
         keel_call_ready(c);
     else
-        run_step(c, c->step);
+        run_step(c, c->step, keel_mono_ns());
 }
 
 static enum keel_status await_job(struct call *c, struct keel_job how, keel_work_fn *work, void *job, keel_step_fn *next)
@@ -1069,7 +1068,7 @@ static void call_payload(struct keel_rt *rt, const struct keel_op *op, const str
     c->pub.ws = ws;
     c->pub.raw = payload;
     c->pub.raw_len = len;
-    set_deadline(c, keel_mono_ns(), INT64_MAX);
+    set_deadline(c, c->opened_ns, INT64_MAX);
     enum keel_status st = admit(c);
     if (st == KEEL_OK) {
         st = keel_decode_record(op->takes, payload, len, c->pub.arena, &c->pub.arg, &c->pub.ignored, &err);
@@ -1110,7 +1109,7 @@ void keel_call_slice(struct keel_rt *rt, const struct keel_op *op, struct keel_s
     c->ctx = ctx;
     c->internal = true;
     c->pub.slice = slice;
-    set_deadline(c, keel_mono_ns(), INT64_MAX);
+    set_deadline(c, c->opened_ns, INT64_MAX);
     enum keel_status st = admit(c);
     if (st == KEEL_OK)
         start(c);
@@ -1155,7 +1154,7 @@ static enum keel_status spawn(struct keel_rt *rt, const char *op_id, const void 
         return KEEL_SHED;
     }
     c->internal = true;
-    set_deadline(c, keel_mono_ns(), INT64_MAX);
+    set_deadline(c, c->opened_ns, INT64_MAX);
     enum keel_status st = admit(c);
     if (st == KEEL_OK)
         st = copy_arg(c, arg);
@@ -1248,7 +1247,7 @@ static void on_row_timer(uv_timer_t *h)
     c->settled_fn = timer_settled;
     c->ctx = t;
     c->internal = true;
-    set_deadline(c, keel_mono_ns(), INT64_MAX);
+    set_deadline(c, c->opened_ns, INT64_MAX);
     enum keel_status st = admit(c);
     if (st == KEEL_OK)
         start(c);

@@ -71,7 +71,7 @@ struct connection {
     struct MHD_Connection *mhd;
     int fd;
     enum phase phase;
-    int64_t since_ns, answered_ns; /* answered_ns: when the answer before had left; 0: there was none */
+    int64_t since_ns, answered_ns; /* answered_ns: when the call before had settled; 0: there was none */
     bool over;                 /* came when max_connections were there */
     bool asked, suspended;     /* the call was made; it has not answered yet */
     bool is_deferred;          /* suspended, the call is still to be made */
@@ -244,6 +244,7 @@ static void on_prepare(uv_prepare_t *prepare)
     if (h->again)
         run(h);
     h->prepare_ns = keel_mono_ns();
+    h->rt->wall_offset_ns = keel_wall_ns() - h->prepare_ns;
     h->prepare_idle_ns = uv_metrics_idle_time(h->rt->loop);
     h->is_stamped = false;
 }
@@ -326,8 +327,6 @@ static void end_request(struct connection *c)
         keel_arena_free(c->arena);
     }
     c->arena = NULL;
-    if (c->asked)
-        c->answered_ns = keel_mono_ns();
     c->op = NULL;
     c->body = NULL;
     c->body_len = c->body_cap = c->seen = 0;
@@ -626,6 +625,7 @@ static void on_answer(void *ctx, const struct keel_answer *answer)
     struct connection *c = ctx;
 
     c->n_refused = answer->http == 503 || answer->http == 429 ? c->n_refused + 1 : 0;
+    c->answered_ns = answer->settled_ns > 0 ? answer->settled_ns : keel_mono_ns();
     set_answer_of_call(c, answer);
     if (!c->suspended)
         return;

@@ -250,6 +250,7 @@ static void identify(struct keel_rt *rt)
     const char *instance = rt->core->instance;
     rt->started_ns = keel_mono_ns();
     rt->started_wall_ns = keel_wall_ns();
+    rt->wall_offset_ns = rt->started_wall_ns - rt->started_ns;
     base36(rt->epoch, sizeof rt->epoch, (uint64_t)rt->started_wall_ns);
     /* Whoever takes over from a single writer goes on under its name: its records, its pending entries, its positions. */
     if (rt->engine->single_writer)

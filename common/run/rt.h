@@ -87,6 +87,7 @@ struct keel_rt {
     char producer[64];        /* "hybrid-risk-engine[-INSTANCE]" */
     char epoch[24];           /* of memory records: start stamp of the process, base 36 */
     int64_t started_wall_ns, started_ns;
+    int64_t wall_offset_ns; /* what the wall clock is ahead of the monotonic one; read anew in each turn of the loop */
     int64_t session_ns, session_at_ns; /* session clock: newest ts_init, and the monotonic time it was handled */
     bool ready, draining;
     bool standby;             /* another instance is at work on the data directory: nothing but this is open */
@@ -121,6 +122,7 @@ struct keel_answer {
     size_t len;
     struct keel_param headers[8];
     size_t n_headers;
+    int64_t settled_ns; /* when its call had settled; 0: there is none */
 };
 typedef void keel_answer_fn(void *ctx, const struct keel_answer *answer);
 /*

@@ -50,9 +50,9 @@ struct keel_call {
  * code NULL: the status' name. field NULL: none.
  */
 enum keel_status keel_fail(struct keel_call *c, enum keel_status st, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+    __attribute__((cold, format(printf, 3, 4)));
 enum keel_status keel_fail_as(struct keel_call *c, enum keel_status st, const char *code, const char *field,
-                              const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+                              const char *fmt, ...) __attribute__((cold, format(printf, 5, 6)));
 /* Adds a member to the problem body (JSON text). */
 void keel_fail_member(struct keel_call *c, const char *name, const char *json, size_t len);
 

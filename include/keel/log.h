@@ -11,9 +11,9 @@ void keel_log_open(const char *engine, enum keel_log_level min);
  * fmt may be NULL. Thread safe: one write(2) a line.
  */
 void keel_log(enum keel_log_level level, const char *event, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+    __attribute__((cold, format(printf, 3, 4)));
 /* As keel_log, but the same event is written at most once a second; the next line says how many were left out (`repeated`). */
 void keel_log_often(enum keel_log_level level, const char *event, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+    __attribute__((cold, format(printf, 3, 4)));
 
 #endif

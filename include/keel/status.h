@@ -48,6 +48,6 @@ const char *keel_status_text(enum keel_status st);
 
 /* States what only a bug can break; logs and aborts; never compiled out. */
 #define keel_assert(cond) ((cond) ? (void)0 : keel_panic(__FILE__, __LINE__, #cond))
-_Noreturn void keel_panic(const char *file, int line, const char *what);
+_Noreturn void keel_panic(const char *file, int line, const char *what) __attribute__((cold));
 
 #endif
