@@ -3,9 +3,8 @@
  * breaker a peer.
  *
  * Nothing but a GET is sent twice. libcurl would resend a request by itself when a kept connection turns out
- * to be dead; it cannot when the body comes from a callback that it has no means to rewind, and
- * does not on a fresh connection. So every body goes through a read callback, and an unsafe request
- * without a body gets a connection of its own.
+ * to be dead; it asks before each sending, though, and for the second one of an unsafe request it hears no. Header and
+ * body leave in one piece: in two, the peer's loop would wake twice for one request.
  *
  * A GET whose connection broke is asked once more (hybrid mode), within a budget of a tenth of the requests to that peer:
  * a peer that breaks all of them is not asked twice as often. What it answered, and a connection it refused, is final.
@@ -38,7 +37,8 @@ struct request {
     CURL *easy;
     struct curl_slist *headers;
     char *body;
-    size_t body_len, body_at;
+    size_t body_len;
+    bool is_safe, was_begun; /* was_begun: libcurl has asked whether it may send it */
     char *reply;
     size_t reply_len, reply_cap;
     bool too_big;
@@ -323,15 +323,16 @@ static int on_timeout_wanted(CURLM *multi, long ms, void *ctx)
     return 0;
 }
 
-static size_t on_body_wanted(char *to, size_t size, size_t n, void *ctx)
+static int before_sending(void *ctx, char *to, char *from, int to_port, int from_port)
 {
     struct request *r = ctx;
-    size_t left = r->body_len - r->body_at, room = size * n;
-    size_t take = left < room ? left : room;
-    if (take > 0)
-        memcpy(to, r->body + r->body_at, take);
-    r->body_at += take;
-    return take;
+    bool may = r->is_safe || !r->was_begun;
+    (void)to;
+    (void)from;
+    (void)to_port;
+    (void)from_port;
+    r->was_begun = true;
+    return may ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
 static size_t on_reply_bytes(char *from, size_t size, size_t n, void *ctx)
@@ -413,11 +414,10 @@ static void easy_set(struct request *r, const struct keel_peer_req *req, const c
     if (r->body != NULL) {
         curl_easy_setopt(e, CURLOPT_POST, 1L);
         curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
-        curl_easy_setopt(e, CURLOPT_READFUNCTION, on_body_wanted);
-        curl_easy_setopt(e, CURLOPT_READDATA, r);
+        curl_easy_setopt(e, CURLOPT_POSTFIELDS, r->body);
     }
-    if (r->body_len == 0 && !is_safe(req->method))
-        curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_sending);
+    curl_easy_setopt(e, CURLOPT_PREREQDATA, r);
     curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, req->method);
 }
 
@@ -528,7 +528,8 @@ void keel_peer_fetch(struct keel_rt *rt, const struct keel_peer_req *req, int64_
     }
     r->start_ns = keel_mono_ns();
     r->deadline_ns = r->start_ns + left_ns;
-    r->may_retry = rt->peers->retries && is_safe(req->method) && !req->probe;
+    r->is_safe = is_safe(req->method);
+    r->may_retry = rt->peers->retries && r->is_safe && !req->probe;
     keel_retry_request(&r->peer->budget, r->start_ns);
     if (!request_start(r, req, base, traceparent, left_ns))
         refuse(r, KEEL_UNAVAILABLE);

@@ -33,7 +33,7 @@ static const enum manner *script;
 static size_t n_script;
 static bool hybrid;
 static const char *answer_status, *answer_body;
-static size_t n_requests, n_connections;
+static size_t n_requests, n_connections, n_sends;
 static char last[8192]; /* the last whole request */
 static char huge[9 << 20];
 
@@ -45,6 +45,13 @@ static struct {
     size_t len;
 } told[8];
 static size_t n_told;
+
+/* Stands before the C library's, so what libcurl sends is counted; the server writes by other means. */
+ssize_t send(int fd, const void *data, size_t n, int flags)
+{
+    n_sends++;
+    return sendto(fd, data, n, flags, NULL, 0);
+}
 
 /* ---- the server ---- */
 
@@ -262,7 +269,6 @@ START_TEST(an_error_answer_is_an_answer)
 }
 END_TEST
 
-/* The server reads the second request on a kept connection and hangs up: an HTTP library would send it again. */
 static const struct {
     const char *method, *body;
 } once_case[] = {
@@ -271,6 +277,21 @@ static const struct {
     {"DELETE", NULL},          {"POST", ""},
 };
 
+/* A second piece would wake the peer a second time. */
+START_TEST(a_request_leaves_in_one_piece)
+{
+    static const enum manner manners[] = {ANSWER};
+    open_all(manners, 1);
+    n_sends = 0;
+    for (size_t i = 0; i < KEEL_COUNT(once_case); i++)
+        fetch(once_case[i].method, once_case[i].body, 2000);
+    ck_assert_uint_eq(n_connections, 1); /* also those without a body */
+    ck_assert_uint_eq(n_sends, KEEL_COUNT(once_case));
+    close_all();
+}
+END_TEST
+
+/* The server reads the second request on a kept connection and hangs up: an HTTP library would send it again. */
 START_TEST(nothing_is_sent_twice)
 {
     static const enum manner manners[] = {ANSWER, HANG_UP, ANSWER};
@@ -532,6 +553,7 @@ int main(void)
     tcase_set_timeout(tc, 30);
     tcase_add_test(tc, an_answer_and_its_headers);
     tcase_add_test(tc, an_error_answer_is_an_answer);
+    tcase_add_test(tc, a_request_leaves_in_one_piece);
     tcase_add_loop_test(tc, nothing_is_sent_twice, 0, (int)KEEL_COUNT(once_case));
     tcase_add_loop_test(tc, a_broken_get_is_repeated, 0, (int)KEEL_COUNT(retry_case));
     tcase_add_test(tc, repeats_have_a_budget);
