@@ -32,11 +32,13 @@
 #include "keel/contract.h"
 #include "tree.h"
 
-enum { MAX_RUNS = 64, MAX_SAMPLES = 1 << 16, SYMBOLS = 50, FLOOD_RATE = 50000, BURST = 300000, PULSE_MS = 5, WORK_NS = 10000 };
+enum { MAX_RUNS = 64, MAX_SAMPLES = 1 << 16, SYMBOLS = 50, FLOOD_RATE = 50000, BURST = 300000, WORK_NS = 10000 };
+/* No multiple of each other: critical records come at every moment of a burst, not always at the same ones. */
+enum { PULSE_MS = 3, FLUSH_MS = 25 };
 
 /* What the processes share; the parent asks, the children answer. */
 static struct shared {
-    atomic_bool pulse;            /* critical records, one every 5 ms */
+    atomic_bool pulse;            /* critical records, one every PULSE_MS */
     atomic_llong rate, want;      /* quotes: a second (0: as fast as they go), how many; want is taken back to 0 */
     atomic_llong begun_ns, done_ns; /* of the quotes: handed to the source; published and answered by Redis */
     atomic_llong quotes;          /* received */
@@ -289,19 +291,27 @@ static void nap_until(int64_t at_ns)
         nanosleep(&t, NULL);
 }
 
-/* A critical record every 5 ms; with a flood 1,250 quotes every 25 ms on the same stream. */
+/* A critical record every PULSE_MS; with a flood what comes in FLUSH_MS at once on the same stream. */
 static void raw_producer(bool flood)
 {
     redisContext *c = dial();
-    int64_t at_ns = keel_mono_ns();
+    int64_t pulse_ns = keel_mono_ns(), flood_ns = flood ? pulse_ns : INT64_MAX;
     uint64_t seq = 0;
-    for (int turn = 0; !atomic_load(&shared->stop); turn++, at_ns += PULSE_MS * KEEL_MS_NS) {
-        size_t open = 1;
-        raw_append(c, "bench:raw", "marketdata.critical.feed", feed_text, sizeof feed_text - 1, ++seq);
-        for (int i = 0; flood && turn % 5 == 0 && i < FLOOD_RATE / 40; i++, open++)
-            raw_append(c, "bench:raw", "marketdata.quote", quote_text, sizeof quote_text - 1, ++seq);
+    while (!atomic_load(&shared->stop)) {
+        size_t open = 0;
+        nap_until(pulse_ns < flood_ns ? pulse_ns : flood_ns);
+        int64_t now_ns = keel_mono_ns();
+        if (now_ns >= pulse_ns) {
+            raw_append(c, "bench:raw", "marketdata.critical.feed", feed_text, sizeof feed_text - 1, ++seq);
+            pulse_ns += PULSE_MS * KEEL_MS_NS;
+            open++;
+        }
+        if (now_ns >= flood_ns) {
+            for (int i = 0; i < FLOOD_RATE * FLUSH_MS / 1000; i++, open++)
+                raw_append(c, "bench:raw", "marketdata.quote", quote_text, sizeof quote_text - 1, ++seq);
+            flood_ns += FLUSH_MS * KEEL_MS_NS;
+        }
         raw_answers(c, open);
-        nap_until(at_ns);
     }
     _exit(0);
 }
