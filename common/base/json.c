@@ -736,28 +736,6 @@ static char *print_fixed(char *to, double units, int places)
 
 #define EXACT 9007199254740992.0 /* 2^53 */
 
-#define F64_TEXT 40 /* bytes that hold any printed double and its NUL */
-
-static char *print_f64(char *to, double v)
-{
-    static const double power[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
-    /* The fewest places whose quotient is v itself: nearly every price and ratio ends here. */
-    for (int places = 0; places < (int)KEEL_COUNT(power); places++) {
-        double units = rint(v * power[places]);
-        if (!(fabs(units) < EXACT))
-            break;
-        if (units / power[places] == v)
-            return print_fixed(to, units, places);
-    }
-    int n = 0;
-    for (int digits = 15; digits <= 17; digits++) {
-        n = snprintf(to, F64_TEXT, "%.*g", digits, v);
-        if (strtod(to, NULL) == v)
-            break;
-    }
-    return to + n;
-}
-
 void keel_json_f64(struct keel_json *w, const char *key, double v)
 {
     if (!isfinite(v)) {
@@ -765,7 +743,8 @@ void keel_json_f64(struct keel_json *w, const char *key, double v)
         keel_json_null(w, key);
         return;
     }
-    end_value(w, print_f64(begin_value(w, key, F64_TEXT), v));
+    char *p = begin_value(w, key, KEEL_F64_TEXT);
+    end_value(w, p + keel_f64_print(v, p));
 }
 
 void keel_json_fix(struct keel_json *w, const char *key, double v, int digits)
@@ -777,7 +756,7 @@ void keel_json_fix(struct keel_json *w, const char *key, double v, int digits)
     if (!(fabs(units) < EXACT))
         keel_json_f64(w, key, v);
     else
-        end_value(w, print_fixed(begin_value(w, key, F64_TEXT), units, digits));
+        end_value(w, print_fixed(begin_value(w, key, KEEL_F64_TEXT), units, digits));
 }
 
 void keel_json_bool(struct keel_json *w, const char *key, bool v)

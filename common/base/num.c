@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "f64.h"
+
 __extension__ typedef unsigned __int128 u128;
 
 #define SCALE_DIGITS 9
@@ -223,6 +225,10 @@ enum keel_status keel_f64_parse(const char *s, size_t n, double *out)
         double m = (double)d.mantissa;
         double v = e < 0 ? m / exact_power[-e] : m * exact_power[e];
         *out = d.is_negative ? -v : v;
+        return KEEL_OK;
+    }
+    if (!d.is_wide && d.mantissa > 0 && d.mantissa <= UINT64_MAX && keel_f64_scale((uint64_t)d.mantissa, e, out)) {
+        *out = d.is_negative ? -*out : *out;
         return KEEL_OK;
     }
     if (n >= sizeof text)

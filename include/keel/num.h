@@ -70,7 +70,10 @@ bool keel_symbol_normalise(const char *text, char out[33]);
 
 /* Strict signed decimal integer. KEEL_INVALID / KEEL_TOOBIG. */
 enum keel_status keel_i64_parse(const char *s, size_t n, int64_t *out);
-/* Strict finite double. */
+/* Strict finite double, the nearest. */
 enum keel_status keel_f64_parse(const char *s, size_t n, double *out);
+enum { KEEL_F64_TEXT = 32 };
+/* The shortest decimal that reads back as v, which is finite; no NUL. Returns the length. */
+size_t keel_f64_print(double v, char buf[KEEL_F64_TEXT]);
 
 #endif

@@ -494,6 +494,86 @@ START_TEST(f64_parse)
 }
 END_TEST
 
+static double f64_of(uint64_t bits)
+{
+    double v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* A finite one: any bits, or what figures look like. */
+static double any_f64(struct keel_rng *r)
+{
+    double v;
+    switch (keel_rng_below(r, 4)) {
+    case 0: return keel_rng_normal(r) * 100;
+    case 1: return (double)(int64_t)keel_rng_u64(r) / 1e9;
+    case 2: return ldexp(1, (int)keel_rng_below(r, 2098) - 1074); /* the gap below is half the gap above */
+    default:
+        do
+            v = f64_of(keel_rng_u64(r));
+        while (!isfinite(v));
+        return v;
+    }
+}
+
+/* Digits of a decimal text, without zeros at either end. */
+static size_t significant(const char *text, char digits[64])
+{
+    size_t n = 0;
+    for (; *text != '\0' && *text != 'e'; text++)
+        if (*text >= '0' && *text <= '9' && (n > 0 || *text != '0'))
+            digits[n++] = *text;
+    while (n > 0 && digits[n - 1] == '0')
+        n--;
+    digits[n] = '\0';
+    return n;
+}
+
+/* printf with as many digits, and with one less, and strtod are the independent implementation. */
+START_TEST(f64_print)
+{
+    struct keel_rng r;
+    keel_rng_seed(&r, 20261124);
+    for (int i = 0; i < 100000; i++) {
+        double v = any_f64(&r), got = 77;
+        char text[KEEL_F64_TEXT + 1] = "", nearest[64], digits[64], same[64];
+        size_t len = keel_f64_print(v, text);
+        ck_assert_uint_lt(len, KEEL_F64_TEXT);
+        text[len] = '\0';
+        ck_assert_msg(strtod(text, NULL) == v, "%s is not %.17g", text, v);
+        ck_assert_int_eq(keel_f64_parse(text, len, &got), KEEL_OK);
+        ck_assert_msg(got == v, "%s was read as %.17g", text, got);
+        if (v == 0)
+            continue;
+        int n = (int)significant(text, digits);
+        snprintf(nearest, sizeof nearest, "%.*e", n - 1, v);
+        significant(nearest, same);
+        ck_assert_msg(strcmp(digits, same) == 0 || strtod(nearest, NULL) != v, "%s, nearer is %s", text, nearest);
+        snprintf(nearest, sizeof nearest, "%.*e", n > 1 ? n - 2 : 0, v);
+        ck_assert_msg(n == 1 || strtod(nearest, NULL) != v, "%s, shorter is %s", text, nearest);
+    }
+}
+END_TEST
+
+/* Integers of 64 bits are often half way between two doubles. */
+START_TEST(f64_parse_like_strtod)
+{
+    struct keel_rng r;
+    keel_rng_seed(&r, 20261125);
+    for (int i = 0; i < 200000; i++) {
+        char text[64];
+        double got = 77;
+        int e = keel_rng_below(&r, 4) == 0 ? 0 : (int)keel_rng_below(&r, 660) - 340;
+        size_t len = (size_t)snprintf(text, sizeof text, "%" PRIu64 "e%d", keel_rng_u64(&r) >> keel_rng_below(&r, 64), e);
+        double want = strtod(text, NULL);
+        enum keel_status st = keel_f64_parse(text, len, &got);
+        ck_assert_msg(st == (isfinite(want) ? KEEL_OK : KEEL_TOOBIG), "%s", text);
+        ck_assert_msg(st != KEEL_OK || got == want, "%s: %.17g, not %.17g", text, got, want);
+    }
+}
+END_TEST
+
 START_TEST(f64_refused)
 {
     static const char *const bad[] = {"", "-", "+1", ".5", "1.", "nan", "inf", "0x1p3", "1e", " 1", "1 "};
@@ -657,6 +737,8 @@ int main(void)
     tcase_add_test(tc, to_f64);
     tcase_add_loop_test(tc, i64_parse, 0, KEEL_COUNT(i64_case));
     tcase_add_loop_test(tc, f64_parse, 0, KEEL_COUNT(f64_text));
+    tcase_add_test(tc, f64_print);
+    tcase_add_test(tc, f64_parse_like_strtod);
     tcase_add_test(tc, f64_refused);
     tcase_add_loop_test(tc, time_parse, 0, KEEL_COUNT(time_case));
     tcase_add_test(tc, time_print);
