@@ -40,7 +40,7 @@ enum {
     MAX_RUNS = 8,
     ARENA_BYTES = 2048,
     LAST_BYTES = 512,          /* texts of the last route, of a usual path */
-    BULK_SLICE_NS = 200000,    /* of a turn of the loop for calls that are not urgent, and at least one of them */
+    BULK_SLICE_NS = 50000,    /* of a turn of the loop for calls that are not urgent, and at least one of them */
     STUBBORN = 3,              /* refused calls in a row, none with the pause before it that was asked for; the next ... */
     STUBBORN_MS = 20,          /* ... waits so long, and each one after it so much longer, ... */
     STUBBORN_MOST_MS = 240,    /* ... but never more */
