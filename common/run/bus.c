@@ -12,7 +12,7 @@
 #include "keel/clock.h"
 #include "keel/log.h"
 
-enum { SHORT_TICK_MS = 10, LONG_TICK_MS = 50, OUTBOX_LIMIT = 500, DEAD_SCAN = 1000, OUTBOX_BYTES = 6 << 20 };
+enum { SHORT_TICK_MS = 10, LONG_TICK_MS = 100, OUTBOX_LIMIT = 500, DEAD_SCAN = 1000, OUTBOX_BYTES = 6 << 20 };
 
 /* Every bus of the process: a transaction knows its store only, and its completion may come after the bus is gone. */
 static struct keel_bus *buses;
@@ -236,7 +236,7 @@ static void on_tick(uv_timer_t *timer)
     struct keel_bus *b = timer->data;
     int64_t now_ns = keel_mono_ns();
     bool hurry = b->draining || keel_out_is_watched(b, now_ns);
-    uint64_t delay_ms = LONG_TICK_MS;
+    uint64_t every_ms = LONG_TICK_MS;
     keel_lease_hold(b->rt, now_ns);
     keel_out_tick(b, now_ns);
     if (b->has_redis) {
@@ -257,11 +257,11 @@ static void on_tick(uv_timer_t *timer)
         else if (b->away_since_ns == 0)
             b->away_since_ns = now_ns;
     } else {
-        delay_ms = 1000;
+        every_ms = 1000;
     }
     /* A part may have asked for a turn of its own meanwhile. */
     if (!uv_is_active((uv_handle_t *)timer))
-        uv_timer_start(timer, on_tick, hurry ? SHORT_TICK_MS : delay_ms, 0);
+        keel_tick_in(b->rt, timer, on_tick, hurry ? SHORT_TICK_MS : every_ms);
 }
 
 static void on_control_up(void *ctx)

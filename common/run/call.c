@@ -1238,6 +1238,7 @@ static void timer_settled(void *ctx, struct keel_call *pub, enum keel_status st)
 static void on_row_timer(uv_timer_t *h)
 {
     struct timer_row *t = h->data;
+    keel_tick_in(t->rt, h, on_row_timer, (uint64_t)t->op->on.every_ms);
     if (t->busy)
         return;
     struct call *c = open_call(t->rt, t->op, NULL);
@@ -1263,12 +1264,11 @@ void keel_timers_start(struct keel_rt *rt)
         if (rt->ops[i].on.kind != KEEL_ON_TIMER)
             continue;
         struct timer_row *t = &cs->timers[cs->n_timers++];
-        uint64_t ms = (uint64_t)rt->ops[i].on.every_ms;
         t->rt = rt;
         t->op = &rt->ops[i];
         t->handle.data = t;
         uv_timer_init(rt->loop, &t->handle);
-        uv_timer_start(&t->handle, on_row_timer, ms, ms);
+        keel_tick_in(rt, &t->handle, on_row_timer, (uint64_t)t->op->on.every_ms);
     }
 }
 

@@ -36,7 +36,7 @@ enum {
     SPARE = 32,                /* the server's limit lies this far above ours: it never reaches it, we answer 503 */
     OVER_MS = 1000,            /* patience with a connection above the limit */
     BACKLOG = 1024,
-    SWEEP_MS = 250,
+    SWEEP_MS = 200,
     MAX_RUNS = 8,
     ARENA_BYTES = 2048,
     LAST_BYTES = 512,          /* texts of the last route, of a usual path */
@@ -433,6 +433,7 @@ static void on_sweep(uv_timer_t *timer)
     struct keel_http *h = timer->data;
     int64_t now = keel_mono_ns();
 
+    keel_tick_in(h->rt, timer, on_sweep, SWEEP_MS);
     for (struct connection *c = h->connections; c != NULL; c = c->next) {
         if (now - c->since_ns < patience_ms(c) * 1000000)
             continue;
@@ -1331,7 +1332,7 @@ static void start_handles(struct keel_http *h)
     uv_idle_init(loop, &h->spin);
     h->spin.data = h->poll.data = h->timer.data = h->sweep.data = h->prepare.data = h->check.data = h;
     uv_poll_start(&h->poll, UV_READABLE, on_readable);
-    uv_timer_start(&h->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    keel_tick_in(h->rt, &h->sweep, on_sweep, SWEEP_MS);
     uv_prepare_start(&h->prepare, on_prepare);
     uv_check_start(&h->check, on_check);
 }

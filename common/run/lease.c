@@ -233,6 +233,7 @@ static void on_tick(uv_timer_t *timer)
 {
     struct keel_lease *l = timer->data;
     int64_t now_ns = keel_mono_ns();
+    keel_tick_in(l->rt, timer, on_tick, TICK_MS);
     if (!l->rt->standby)
         keel_lease_hold(l->rt, now_ns);
     keel_link_tick(l->link, now_ns);
@@ -319,7 +320,7 @@ void keel_lease_watch(struct keel_rt *rt, void (*take_over)(struct keel_rt *rt))
     uv_timer_init(rt->loop, &l->tick);
     l->tick.data = l;
     l->has_tick = true;
-    uv_timer_start(&l->tick, on_tick, 0, TICK_MS);
+    uv_timer_start(&l->tick, on_tick, 0, 0);
 }
 
 void keel_lease_taken(struct keel_rt *rt)

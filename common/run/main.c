@@ -294,6 +294,7 @@ static enum keel_status open_peers(struct keel_rt *rt, const struct keel_peer_ur
 static void on_second(uv_timer_t *t)
 {
     struct keel_rt *rt = t->data;
+    keel_tick_in(rt, t, on_second, 1000);
     if (rt->guard->tick != NULL)
         rt->guard->tick(rt->guard_self, keel_mono_ns());
     keel_health_tick(rt);
@@ -305,7 +306,7 @@ static void start_timers(struct process *p)
     uv_timer_init(&p->loop, &p->start);
     uv_timer_init(&p->loop, &p->drain);
     p->second.data = p->start.data = p->drain.data = p;
-    uv_timer_start(&p->second, on_second, 1000, 1000);
+    keel_tick_in(&p->rt, &p->second, on_second, 1000);
     p->has_timers = true;
 }
 

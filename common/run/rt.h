@@ -99,6 +99,13 @@ struct keel_rt {
     struct keel_wss *wss;       /* WebSocket sessions */
 };
 
+/* Arms a timer for the next of the process' own multiples of ms: what is due now and then wakes an idle engine together, and
+ * not every engine of the machine at once. Re-armed by its own callback. */
+static inline void keel_tick_in(const struct keel_rt *rt, uv_timer_t *t, uv_timer_cb fn, uint64_t ms)
+{
+    uv_timer_start(t, fn, ms - (uv_now(t->loop) - (uint64_t)rt->started_ns / 1000000) % ms, 0);
+}
+
 /* ---- between http.c (or the loopback) and call.c ---- */
 struct keel_param { const char *name, *value; };
 struct keel_request {

@@ -30,7 +30,7 @@ enum {
     SEND_BUFFER = 64 * 1024,      /* the kernel's share: a client that does not read is seen soon */
     STAMP_ROOM = 64,
     MOST_FRAMES = 64,             /* calls of one session in flight */
-    SWEEP_MS = 250,
+    SWEEP_MS = 200,
     MISSED_PONGS = 2,
     LINGER_MS = 5000,             /* a close frame that was sent waits for its answer */
     SLOW_LINGER_MS = 60000,       /* one that was not yet sent, for the client to read what is before it */
@@ -604,6 +604,7 @@ static void on_sweep(uv_timer_t *timer)
     struct keel_wss *all = timer->data;
     int64_t now = keel_mono_ns(), waited;
 
+    keel_tick_in(all->rt, timer, on_sweep, SWEEP_MS);
     for (struct keel_ws *ws = all->sessions, *next; ws != NULL; ws = next) {
         next = ws->next;
         waited = now - ws->closing_ns;
@@ -708,7 +709,7 @@ void keel_wss_open(struct keel_rt *rt)
     uv_timer_init(rt->loop, &all->sweep);
     all->prepare.data = all->sweep.data = all;
     uv_prepare_start(&all->prepare, on_prepare);
-    uv_timer_start(&all->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    keel_tick_in(rt, &all->sweep, on_sweep, SWEEP_MS);
     rt->wss = all;
 }
 
