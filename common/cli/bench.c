@@ -177,6 +177,10 @@ static void print_json(struct keel_arena *a, const struct load_conf *conf, const
     keel_json_fix(&w, "p99_us", us(load_quantile(r, 0.99)), 3);
     keel_json_fix(&w, "p999_us", us(load_quantile(r, 0.999)), 3);
     keel_json_fix(&w, "max_us", us(r->hist.max_ns), 3);
+    if (conf->rate > 0) {
+        keel_json_fix(&w, "late_p50_us", us(keel_hist_quantile(&r->late, 0.5)), 3);
+        keel_json_fix(&w, "late_p99_us", us(keel_hist_quantile(&r->late, 0.99)), 3);
+    }
     keel_json_u64(&w, "over_target", r->hist.over);
     keel_json_u64(&w, "broken", r->broken);
     keel_json_u64(&w, "unanswered", r->unanswered);
@@ -205,6 +209,9 @@ static void print_table(const struct load_conf *conf, const struct load_result *
     printf("%-14s p50 %.1f us, p99 %.1f us, p99.9 %.1f us, max %.1f us\n", "latency",
            us(load_quantile(r, 0.5)), us(load_quantile(r, 0.99)),
            us(load_quantile(r, 0.999)), us(r->hist.max_ns));
+    if (conf->rate > 0)
+        printf("%-14s p50 %.1f us, p99 %.1f us, not in latency\n", "own lateness", us(keel_hist_quantile(&r->late, 0.5)),
+               us(keel_hist_quantile(&r->late, 0.99)));
     if (conf->target_ns > 0 && r->answered > 0)
         printf("%-14s %.4f %% within %g ms\n", "target",
                100.0 * (1.0 - (double)r->hist.over / (double)r->answered), (double)conf->target_ns * 1e-6);

@@ -35,7 +35,7 @@ struct client {
     int fd;
     unsigned index;
     bool is_busy;
-    int64_t due_ns, not_before_ns;
+    int64_t due_ns, from_ns, not_before_ns; /* from: what latency counts from */
     size_t sent, got;
     size_t head_len, body_len;  /* of the answer; head_len 0: its header is not whole */
     int status, retry_after_s;
@@ -59,6 +59,7 @@ struct load {
     int epoll, timer;
     int64_t start_ns, count_ns, end_ns; /* counted are requests due from count_ns to before end_ns */
     uint64_t n, due;                    /* open loop: sent, and fallen due */
+    uint64_t fresh;                     /* the first that fell due just now; none before found a free connection */
 };
 
 static int64_t now_ns(clockid_t clock)
@@ -221,10 +222,11 @@ static void push(struct load *l, struct client *c)
     }
 }
 
-static void ask(struct load *l, struct client *c, int64_t due_ns)
+static void ask(struct load *l, struct client *c, int64_t due_ns, int64_t from_ns)
 {
     c->is_busy = true;
     c->due_ns = due_ns;
+    c->from_ns = from_ns;
     c->sent = c->got = c->head_len = c->body_len = 0;
     l->n_busy++;
     if (is_counted(l, c))
@@ -278,10 +280,10 @@ static void note_answer(struct load *l, struct client *c, int64_t now)
     if (!is_counted(l, c))
         return;
     if (r->answered < LOAD_EXACT)
-        r->took_ns[r->answered] = (uint64_t)(now - c->due_ns);
+        r->took_ns[r->answered] = (uint64_t)(now - c->from_ns);
     r->answered++;
     r->status[c->status]++;
-    keel_hist_add(&r->hist, (uint64_t)(now - c->due_ns), l->conf->target_ns);
+    keel_hist_add(&r->hist, (uint64_t)(now - c->from_ns), l->conf->target_ns);
     if ((c->status < 200 || c->status > 299) && r->sample[0] == '\0') {
         size_t n = c->got - c->head_len < sizeof r->sample ? c->got - c->head_len : sizeof r->sample - 1;
         memcpy(r->sample, c->text + c->head_len, n);
@@ -359,15 +361,25 @@ static int64_t due_at(const struct load *l, uint64_t i)
     return l->start_ns + (int64_t)((double)i * 1e9 / l->conf->rate);
 }
 
+static void ask_due(struct load *l, struct client *c, int64_t now)
+{
+    uint64_t i = l->n++;
+    int64_t due = due_at(l, i), from = i < l->fresh ? due : now;
+
+    ask(l, c, due, from);
+    if (i >= l->fresh && is_counted(l, c))
+        keel_hist_add(&l->out->late, (uint64_t)(now - due), 0);
+}
+
 /* A client that is free asks what is due, or waits. */
 static void next(struct load *l, struct client *c, int64_t now)
 {
     if (now < c->not_before_ns)
         l->idle[l->n_idle++] = c;
     else if (l->conf->rate <= 0 && now < l->end_ns)
-        ask(l, c, now);
+        ask(l, c, now, now);
     else if (l->conf->rate > 0 && l->n < l->due)
-        ask(l, c, due_at(l, l->n++));
+        ask_due(l, c, now);
     else
         l->idle[l->n_idle++] = c;
 }
@@ -401,9 +413,11 @@ static void on_schedule(struct load *l)
 
     if (read(l->timer, &times, sizeof times) < 0 && errno != EAGAIN)
         return;
+    l->fresh = l->due;
     while (due_at(l, l->due) <= now && due_at(l, l->due) < l->end_ns)
         l->due++;
     wake_idle(l);
+    l->fresh = UINT64_MAX;
     arm(l);
 }
 
@@ -440,6 +454,7 @@ static void drive(struct load *l)
     l->count_ns = l->start_ns + (int64_t)(l->conf->warm_up_s * 1e9);
     l->end_ns = l->count_ns + (int64_t)(l->conf->seconds * 1e9);
     give_up = l->end_ns + (int64_t)GRACE_S * 1000000000;
+    l->fresh = UINT64_MAX;
     if (l->conf->rate > 0)
         arm(l);
     wake_idle(l);

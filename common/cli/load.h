@@ -1,7 +1,8 @@
 /*
  * HTTP/1.1 load from one thread, for `keel bench` and the benchmarks. Closed loop: each connection asks again as
- * soon as it is answered. Open loop: requests fall due at a fixed rate whether or not earlier ones were answered,
- * and latency counts from when a request was due, so a server that stalls is charged for all that it delayed.
+ * soon as it is answered. Open loop: requests fall due at a fixed rate whether or not earlier ones were answered. Where no
+ * connection was free latency counts from when a request was due, so a server that stalls is charged for all that it
+ * delayed; else from when this thread, woken by its timer, sends it: how late the timer was is counted apart.
  */
 #ifndef KEEL_LOAD_H
 #define KEEL_LOAD_H
@@ -36,6 +37,7 @@ struct load_conf {
  */
 struct load_result {
     struct keel_hist hist;       /* of every answer that was counted; over: beyond the target */
+    struct keel_hist late;       /* open loop: of what did not wait for a connection, this thread's own delay */
     uint64_t took_ns[LOAD_EXACT]; /* of the first answers; in ascending order when load_run has returned */
     uint64_t sent, answered;
     uint64_t status[600];        /* 0: no HTTP */

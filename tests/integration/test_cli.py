@@ -2,8 +2,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
@@ -145,6 +148,28 @@ class Supervisor(unittest.TestCase):
         placed = [o for o in orders if o["client_order_id"].startswith("bench-")]
         self.assertEqual(len({o["client_order_id"] for o in placed}), len(placed), "an id was used twice")
         self.assertGreater(len(placed), 0, got)
+
+    def test_bench_charges_a_server_for_what_it_delayed(self):
+        """One connection, an answer takes 20 ms, every 5 ms one is due: the last of the 100 is answered 1.5 s late."""
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve():
+                peer = server.accept()[0]
+                with peer:
+                    while peer.recv(4096):
+                        time.sleep(0.02)
+                        peer.sendall(answer)
+            t = threading.Thread(target=serve)
+            t.start()
+            code, out = keel("bench", "--url", f"http://127.0.0.1:{server.getsockname()[1]}/", "--connections", "1",
+                             "--rate", "200", "--duration", "0.5", "--warm-up", "0", "--json")
+            t.join()
+        self.assertEqual(code, 0, out)
+        got = json.loads(out)
+        self.assertEqual(got["answered"], 100, got)
+        self.assertGreaterEqual(got["max_us"], 1.4e6, got)
+        self.assertGreaterEqual(got["p50_us"], 0.7e6, got)
+        self.assertLessEqual(got["late_p50_us"], got["late_p99_us"], got)
 
     def test_demo_attached_to_a_running_system(self):
         up = Up(self)
