@@ -160,14 +160,30 @@ static bool is_listed(const char *list, const char *name, size_t n)
     return false;
 }
 
-static bool host_allowed(const char *host, const char *allowed)
+static bool is_allowed(const char *host, const char *allowed)
 {
     const char *name, *port;
     size_t n;
 
-    if (host == NULL || !split_host(host, &name, &n, &port))
+    if (!split_host(host, &name, &n, &port))
         return false;
     return is_ip(name, n, *host == '[') || is_listed("localhost", name, n) || is_listed(allowed, name, n);
+}
+
+/* Nearly every request has the same as the one before. */
+static bool host_allowed(struct keel_rt *rt, const char *host)
+{
+    size_t n = host != NULL ? strlen(host) : 0;
+
+    if (n == 0)
+        return false;
+    if (strcmp(host, rt->good_host) == 0)
+        return true;
+    if (!is_allowed(host, rt->core->allowed_hosts))
+        return false;
+    if (n < sizeof rt->good_host)
+        memcpy(rt->good_host, host, n + 1);
+    return true;
 }
 
 /* A page may act only on the engine that served it: scheme://<the Host header>. */
@@ -211,7 +227,7 @@ enum keel_status keel_authorize(struct keel_rt *rt, const struct keel_op *op, co
     enum keel_scope found = op->scope == KEEL_SCOPE_ANY ? KEEL_SCOPE_READ : KEEL_SCOPE_ADMIN;
 
     if (!safe || op->on.kind == KEEL_ON_WS) {
-        if (!host_allowed(host, o->allowed_hosts)) {
+        if (!host_allowed(rt, host)) {
             *why = "Host is neither an address, localhost nor a name in ALLOWED_HOSTS";
             return KEEL_FORBIDDEN;
         }

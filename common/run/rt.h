@@ -97,6 +97,7 @@ struct keel_rt {
     struct keel_health *health; /* health.c's own; NULL until its first tick */
     const char *hybrid_reason;  /* of /health; NULL: what the guard in use says by itself */
     struct keel_wss *wss;       /* WebSocket sessions */
+    char good_host[80];         /* the last Host header that was allowed */
 };
 
 /* Arms a timer for the next of the process' own multiples of ms: what is due now and then wakes an idle engine together, and

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,6 +176,40 @@ START_TEST(websocket_checks_the_page_too)
 }
 END_TEST
 
+/* The Host that was allowed last is known by its text; nothing else is. */
+START_TEST(one_good_host_lets_no_other_in)
+{
+    char long_one[120], listed[160];
+    const char *const host[] = {"10.0.0.7:8200", "proxy.example", "risk-engine:8200", long_one};
+    const char *const not[] = {NULL, "", "10.0.0.7:8200x", "10.0.0.7:820x", "proxy.exampl", "proxy.example.evil", "evil.example"};
+    struct keel_core_options o = {.read_token = "", .trade_token = "", .admin_token = "", .engine_token = "",
+                                  .allowed_hosts = listed};
+    struct keel_rt rt;
+    const struct keel_op op = {.id = "x", .on = {.kind = KEEL_ON_HTTP, .method = "POST", .path = "/x"},
+                               .scope = KEEL_SCOPE_TRADE};
+    enum keel_scope granted;
+    const char *why;
+
+    memset(&rt, 0, sizeof rt);
+    rt.core = &o;
+    snprintf(listed, sizeof listed, "proxy.example,%0100d,risk-engine", 0);
+    snprintf(long_one, sizeof long_one, "%0100d", 0);
+    for (size_t i = 0; i < KEEL_COUNT(host); i++) {
+        for (int again = 0; again < 2; again++) {
+            ck_assert_msg(keel_authorize(&rt, &op, "POST", NULL, host[i], NULL, "application/json", true, &granted, &why) ==
+                              KEEL_OK, "%s", host[i]);
+            for (size_t k = 0; k < KEEL_COUNT(not); k++)
+                ck_assert_msg(keel_authorize(&rt, &op, "POST", NULL, not[k], NULL, "application/json", true, &granted,
+                                             &why) == KEEL_FORBIDDEN, "%s after %s", not[k], host[i]);
+        }
+    }
+    /* What fits a cut copy of a long one is still another. */
+    long_one[79] = '\0';
+    ck_assert_int_eq(keel_authorize(&rt, &op, "POST", NULL, long_one, NULL, "application/json", true, &granted, &why),
+                     KEEL_FORBIDDEN);
+}
+END_TEST
+
 START_TEST(safe_methods_take_no_body)
 {
     const struct keel_op op = {.id = "x", .on = KEEL_GET("/x"), .scope = KEEL_SCOPE_READ};
@@ -282,6 +317,7 @@ int main(void)
     tcase_add_test(tc, unset_token_is_refused);
     tcase_add_loop_test(tc, pages, 0, (int)KEEL_COUNT(page_case));
     tcase_add_loop_test(tc, websocket_checks_the_page_too, 0, (int)KEEL_COUNT(upgrade_case));
+    tcase_add_test(tc, one_good_host_lets_no_other_in);
     tcase_add_test(tc, safe_methods_take_no_body);
     tcase_add_loop_test(tc, clients_by_address, 0, (int)KEEL_COUNT(client_case));
     tcase_add_test(tc, clients_by_token);
