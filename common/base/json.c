@@ -622,46 +622,43 @@ static inline char *put_quoted(char *p, const char *s, size_t n)
 }
 
 /* Comma and key before a value, for which n bytes of room are left; returns where it goes. */
-static char *begin_value(struct keel_json *w, const char *key, size_t n)
+static inline char *begin_value(struct keel_json *w, struct keel_key key, size_t n)
 {
-    uint64_t bit = UINT64_C(1) << w->depth;
-    bool has_member = (w->has_member & bit) != 0;
-    keel_assert((key != NULL) == ((w->is_object & bit) != 0));
+    keel_assert((key.text != NULL) == ((w->is_object & 1) != 0));
     keel_assert(w->depth > 0 || w->len == 0);
-    size_t len = key != NULL ? strlen(key) : 0;
-    char *p = room_for(w, most_quoted(key, len) + 2 + n);
-    w->has_member |= bit;
+    char *p = room_for(w, most_quoted(key.text, key.len) + 2 + n);
     *p = ',';
-    p += has_member;
-    if (key != NULL) {
-        p = put_quoted(p, key, len);
+    p += w->has_member & 1;
+    w->has_member |= 1;
+    if (key.text != NULL) {
+        p = put_quoted(p, key.text, key.len);
         *p++ = ':';
     }
     return p;
 }
 
-static void end_value(struct keel_json *w, const char *p)
+static inline void end_value(struct keel_json *w, const char *p)
 {
     w->len = (size_t)(p - w->buf);
 }
 
-static void open_container(struct keel_json *w, const char *key, bool is_object)
+static void open_container(struct keel_json *w, struct keel_key key, bool is_object)
 {
     char *p = begin_value(w, key, 1);
     keel_assert(w->depth < 63);
-    uint64_t bit = UINT64_C(1) << ++w->depth;
-    w->has_member &= ~bit;
-    w->is_object = is_object ? w->is_object | bit : w->is_object & ~bit;
+    w->depth++;
+    w->has_member <<= 1;
+    w->is_object = w->is_object << 1 | is_object;
     *p++ = is_object ? '{' : '[';
     end_value(w, p);
 }
 
-void keel_json_obj(struct keel_json *w, const char *key)
+void keel_json_put_obj(struct keel_json *w, struct keel_key key)
 {
     open_container(w, key, true);
 }
 
-void keel_json_arr(struct keel_json *w, const char *key)
+void keel_json_put_arr(struct keel_json *w, struct keel_key key)
 {
     open_container(w, key, false);
 }
@@ -669,13 +666,14 @@ void keel_json_arr(struct keel_json *w, const char *key)
 void keel_json_end(struct keel_json *w)
 {
     keel_assert(w->depth > 0);
-    bool is_object = (w->is_object >> w->depth & 1) != 0;
-    *room_for(w, 1) = is_object ? '}' : ']';
+    *room_for(w, 1) = (w->is_object & 1) != 0 ? '}' : ']';
     w->len++;
     w->depth--;
+    w->has_member >>= 1;
+    w->is_object >>= 1;
 }
 
-void keel_json_raw(struct keel_json *w, const char *key, const char *json, size_t n)
+void keel_json_put_raw(struct keel_json *w, struct keel_key key, const char *json, size_t n)
 {
     char *p = begin_value(w, key, n);
     if (n > 0)
@@ -683,93 +681,65 @@ void keel_json_raw(struct keel_json *w, const char *key, const char *json, size_
     end_value(w, p + n);
 }
 
-void keel_json_str(struct keel_json *w, const char *key, const char *s)
-{
-    if (s == NULL)
-        keel_json_null(w, key);
-    else
-        keel_json_strn(w, key, s, strlen(s));
-}
-
-void keel_json_strn(struct keel_json *w, const char *key, const char *s, size_t n)
+void keel_json_put_strn(struct keel_json *w, struct keel_key key, const char *s, size_t n)
 {
     char *p = begin_value(w, key, most_quoted(s, n));
     end_value(w, put_quoted(p, s, n));
 }
 
-void keel_json_i64(struct keel_json *w, const char *key, int64_t v)
+void keel_json_put_str(struct keel_json *w, struct keel_key key, const char *s)
 {
-    char text[24], *end = text + sizeof text;
-    char *p = keel_digits_print(end, v < 0 ? UINT64_C(0) - (uint64_t)v : (uint64_t)v, 1);
-    if (v < 0)
-        *--p = '-';
-    keel_json_raw(w, key, p, (size_t)(end - p));
+    if (s == NULL)
+        keel_json_put_raw(w, key, "null", 4);
+    else
+        keel_json_put_strn(w, key, s, strlen(s));
 }
 
-void keel_json_u64(struct keel_json *w, const char *key, uint64_t v)
+void keel_json_put_i64(struct keel_json *w, struct keel_key key, int64_t v)
 {
-    char text[24], *end = text + sizeof text;
-    char *p = keel_digits_print(end, v, 1);
-    keel_json_raw(w, key, p, (size_t)(end - p));
+    char *p = begin_value(w, key, KEEL_DEC_TEXT);
+    *p = '-';
+    p += v < 0;
+    end_value(w, keel_u64_print(p, v < 0 ? UINT64_C(0) - (uint64_t)v : (uint64_t)v));
 }
 
-/* v as units / 10^places, without trailing zeros; |units| < 2^53. */
-static char *print_fixed(char *to, double units, int places)
+void keel_json_put_u64(struct keel_json *w, struct keel_key key, uint64_t v)
 {
-    char text[32], *end = text + sizeof text;
-    uint64_t u = (uint64_t)fabs(units);
-    for (; places > 0 && u % 10 == 0; places--)
-        u /= 10;
-    char *p = end;
-    for (int i = 0; i < places; i++) {
-        *--p = (char)('0' + u % 10);
-        u /= 10;
-    }
-    if (places > 0)
-        *--p = '.';
-    p = keel_digits_print(p, u, 1);
-    if (units < 0)
-        *--p = '-';
-    memcpy(to, p, (size_t)(end - p));
-    return to + (end - p);
+    char *p = begin_value(w, key, KEEL_DEC_TEXT);
+    end_value(w, keel_u64_print(p, v));
 }
 
 #define EXACT 9007199254740992.0 /* 2^53 */
 
-void keel_json_f64(struct keel_json *w, const char *key, double v)
+void keel_json_put_f64(struct keel_json *w, struct keel_key key, double v)
 {
     if (!isfinite(v)) {
         w->bad = true;
-        keel_json_null(w, key);
+        keel_json_put_raw(w, key, "null", 4);
         return;
     }
     char *p = begin_value(w, key, KEEL_F64_TEXT);
     end_value(w, p + keel_f64_print(v, p));
 }
 
-void keel_json_fix(struct keel_json *w, const char *key, double v, int digits)
+void keel_json_put_fix(struct keel_json *w, struct keel_key key, double v, int digits)
 {
-    static const double power[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12};
+    static const uint64_t power[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000};
     keel_assert(digits >= 0 && digits < (int)KEEL_COUNT(power));
-    double units = rint(v * power[digits]);
+    double units = rint(v * (double)power[digits]);
     /* Beyond 2^53 units there is nothing left to round. */
-    if (!(fabs(units) < EXACT))
-        keel_json_f64(w, key, v);
-    else
-        end_value(w, print_fixed(begin_value(w, key, KEEL_F64_TEXT), units, digits));
+    if (!(fabs(units) < EXACT)) {
+        keel_json_put_f64(w, key, v);
+        return;
+    }
+    char *p = begin_value(w, key, KEEL_F64_TEXT);
+    uint64_t u = (uint64_t)fabs(units);
+    *p = '-';
+    p += units < 0;
+    end_value(w, keel_fixed_print(p, u / power[digits], u % power[digits], digits));
 }
 
-void keel_json_bool(struct keel_json *w, const char *key, bool v)
-{
-    keel_json_raw(w, key, v ? "true" : "false", v ? 4 : 5);
-}
-
-void keel_json_null(struct keel_json *w, const char *key)
-{
-    keel_json_raw(w, key, "null", 4);
-}
-
-void keel_json_dec(struct keel_json *w, const char *key, int64_t v)
+void keel_json_put_dec(struct keel_json *w, struct keel_key key, int64_t v)
 {
     char *p = begin_value(w, key, KEEL_DEC_TEXT + 2);
     *p++ = '"';
@@ -778,13 +748,13 @@ void keel_json_dec(struct keel_json *w, const char *key, int64_t v)
     end_value(w, p);
 }
 
-void keel_json_decnum(struct keel_json *w, const char *key, int64_t v)
+void keel_json_put_decnum(struct keel_json *w, struct keel_key key, int64_t v)
 {
     char *p = begin_value(w, key, KEEL_DEC_TEXT);
     end_value(w, p + keel_dec_print(v, p));
 }
 
-void keel_json_money(struct keel_json *w, const char *key, keel_i128 v)
+void keel_json_put_money(struct keel_json *w, struct keel_key key, keel_i128 v)
 {
     char *p = begin_value(w, key, KEEL_MONEY_TEXT + 2);
     *p++ = '"';
@@ -793,38 +763,38 @@ void keel_json_money(struct keel_json *w, const char *key, keel_i128 v)
     end_value(w, p);
 }
 
-void keel_json_moneynum(struct keel_json *w, const char *key, keel_i128 v)
+void keel_json_put_moneynum(struct keel_json *w, struct keel_key key, keel_i128 v)
 {
     char *p = begin_value(w, key, KEEL_MONEY_TEXT);
     end_value(w, p + keel_money_print(v, p));
 }
 
-void keel_json_time(struct keel_json *w, const char *key, int64_t ns)
+void keel_json_put_time(struct keel_json *w, struct keel_key key, int64_t ns)
 {
     char text[KEEL_TIME_TEXT];
-    keel_json_strn(w, key, text, keel_time_print(ns, text));
+    keel_json_put_strn(w, key, text, keel_time_print(ns, text));
 }
 
-void keel_json_val(struct keel_json *w, const char *key, const struct keel_jval *v)
+void keel_json_put_val(struct keel_json *w, struct keel_key key, const struct keel_jval *v)
 {
     switch (v->type) {
     case KEEL_JNULL:
-        keel_json_null(w, key);
+        keel_json_put_raw(w, key, "null", 4);
         break;
     case KEEL_JBOOL:
-        keel_json_bool(w, key, v->boolean);
+        keel_json_put_raw(w, key, v->boolean ? "true" : "false", v->boolean ? 4 : 5);
         break;
     case KEEL_JNUM:
-        keel_json_raw(w, key, v->text, v->len);
+        keel_json_put_raw(w, key, v->text, v->len);
         break;
     case KEEL_JSTR:
-        keel_json_strn(w, key, v->text, v->len);
+        keel_json_put_strn(w, key, v->text, v->len);
         break;
     case KEEL_JARR:
     case KEEL_JOBJ:
         open_container(w, key, v->type == KEEL_JOBJ);
         for (const struct keel_jval *c = v->child; c != NULL; c = c->next)
-            keel_json_val(w, c->name, c);
+            keel_json_put_val(w, keel_key(c->name), c);
         keel_json_end(w);
         break;
     }

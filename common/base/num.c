@@ -33,7 +33,7 @@ static const uint64_t power10[] = {
     UINT64_C(1), UINT64_C(10), UINT64_C(100), UINT64_C(1000), UINT64_C(10000), UINT64_C(100000), UINT64_C(1000000),
     UINT64_C(10000000), UINT64_C(100000000), UINT64_C(1000000000), UINT64_C(10000000000), UINT64_C(100000000000),
     UINT64_C(1000000000000), UINT64_C(10000000000000), UINT64_C(100000000000000), UINT64_C(1000000000000000),
-    UINT64_C(10000000000000000), UINT64_C(100000000000000000), UINT64_C(1000000000000000000)};
+    UINT64_C(10000000000000000), UINT64_C(100000000000000000), UINT64_C(1000000000000000000), UINT64_C(10000000000000000000)};
 
 /* Appends zeros and then one digit to the mantissa. */
 static void append_digit(struct decimal *d, size_t zeros, unsigned digit)
@@ -262,35 +262,62 @@ char *keel_digits_print(char *end, uint64_t v, int width)
     return end;
 }
 
+static int digits_of(uint64_t v)
+{
+    uint64_t least = v | 1; /* 0 has a digit too */
+    int n = (64 - __builtin_clzll(least)) * 1233 >> 12; /* log10 2 = 1233 / 4096 */
+    return n + (least >= power10[n]);
+}
+
+char *keel_u64_print(char *to, uint64_t v)
+{
+    char *end = to + digits_of(v);
+    keel_digits_print(end, v, 1);
+    return end;
+}
+
+/* Behind the whole part: a point and the digits up to the last that is not 0. */
+static char *fraction_print(char *point, uint64_t fraction, int width)
+{
+    if (fraction == 0)
+        return point;
+    for (; fraction % 1000 == 0; width -= 3)
+        fraction /= 1000;
+    for (; fraction % 10 == 0; width--)
+        fraction /= 10;
+    *point = '.';
+    keel_digits_print(point + 1 + width, fraction, width);
+    return point + 1 + width;
+}
+
+char *keel_fixed_print(char *to, uint64_t whole, uint64_t fraction, int width)
+{
+    return fraction_print(keel_u64_print(to, whole), fraction, width);
+}
+
+static char *whole_print(char *to, u128 whole)
+{
+    const uint64_t limb = 1000000000000000000u;
+    if (whole < limb)
+        return keel_u64_print(to, (uint64_t)whole);
+    to = keel_u64_print(to, (uint64_t)(whole / limb)) + 18; /* of what is below 2^98 */
+    keel_digits_print(to, (uint64_t)(whole % limb), 18);
+    return to;
+}
+
 static size_t print_units(u128 magnitude, bool is_negative, char *buf)
 {
-    char text[KEEL_MONEY_TEXT];
-    char *end = text + sizeof text, *p = end;
+    const uint64_t scale = (uint64_t)KEEL_SCALE;
+    char *p = buf;
+    *p = '-';
+    p += is_negative;
     /* Division of 128 bits is a call, of 64 bits an instruction; most figures fit. */
-    bool fits = magnitude <= UINT64_MAX;
-    u128 whole = fits ? (uint64_t)magnitude / (uint64_t)KEEL_SCALE : magnitude / (u128)KEEL_SCALE;
-    uint64_t fraction = fits ? (uint64_t)magnitude % (uint64_t)KEEL_SCALE : (uint64_t)(magnitude % (u128)KEEL_SCALE);
-    if (fraction != 0) {
-        int width = SCALE_DIGITS;
-        for (; fraction % 1000 == 0; width -= 3)
-            fraction /= 1000;
-        for (; fraction % 10 == 0; width--)
-            fraction /= 10;
-        p = keel_digits_print(p, fraction, width);
-        *--p = '.';
-    }
-    const uint64_t limb = 1000000000000000000u;
-    while (whole >= limb) {
-        p = keel_digits_print(p, (uint64_t)(whole % limb), 18);
-        whole /= limb;
-    }
-    p = keel_digits_print(p, (uint64_t)whole, 1);
-    if (is_negative)
-        *--p = '-';
-    size_t n = (size_t)(end - p);
-    memcpy(buf, p, n);
-    buf[n] = '\0';
-    return n;
+    if (magnitude <= UINT64_MAX)
+        p = keel_fixed_print(p, (uint64_t)magnitude / scale, (uint64_t)magnitude % scale, SCALE_DIGITS);
+    else
+        p = fraction_print(whole_print(p, magnitude / scale), (uint64_t)(magnitude % scale), SCALE_DIGITS);
+    *p = '\0';
+    return (size_t)(p - buf);
 }
 
 size_t keel_money_print(keel_i128 v, char buf[KEEL_MONEY_TEXT])

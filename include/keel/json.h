@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "keel/arena.h"
 #include "keel/num.h"
@@ -49,32 +50,124 @@ struct keel_json {
     char *buf; /* not NUL ended until keel_json_text */
     size_t len, cap;
     uint32_t depth;
-    uint64_t has_member; /* bit d: something was written at depth d */
-    uint64_t is_object;
+    uint64_t has_member; /* bit 0: something was written into the innermost value that is open, bit 1: into the one around it ... */
+    uint64_t is_object;  /* the same */
     bool bad; /* a non-finite number was written (as null): a bug of the caller */
 };
 
+/* A member's name; of a literal the compiler knows how long it is. */
+struct keel_key { const char *text; size_t len; };
+static inline struct keel_key keel_key(const char *text)
+{
+    return (struct keel_key){text, text != NULL ? strlen(text) : 0};
+}
+
 void keel_json_init(struct keel_json *w, struct keel_arena *a, size_t cap);
-/* key is NULL inside arrays and at the top. */
-void keel_json_obj(struct keel_json *w, const char *key);
-void keel_json_arr(struct keel_json *w, const char *key);
 void keel_json_end(struct keel_json *w); /* closes the innermost object or array */
-void keel_json_str(struct keel_json *w, const char *key, const char *s); /* NULL writes null */
-void keel_json_strn(struct keel_json *w, const char *key, const char *s, size_t n);
-void keel_json_i64(struct keel_json *w, const char *key, int64_t v);
-void keel_json_u64(struct keel_json *w, const char *key, uint64_t v);
-void keel_json_f64(struct keel_json *w, const char *key, double v);         /* shortest that reads back */
-void keel_json_fix(struct keel_json *w, const char *key, double v, int digits); /* rounded to digits */
-void keel_json_bool(struct keel_json *w, const char *key, bool v);
-void keel_json_null(struct keel_json *w, const char *key);
-void keel_json_dec(struct keel_json *w, const char *key, int64_t v);       /* "0.5" */
-void keel_json_decnum(struct keel_json *w, const char *key, int64_t v);    /* 0.5 */
-void keel_json_money(struct keel_json *w, const char *key, keel_i128 v);   /* "969157.76804" */
-void keel_json_moneynum(struct keel_json *w, const char *key, keel_i128 v);/* 969157.76804 */
-void keel_json_time(struct keel_json *w, const char *key, int64_t ns);     /* "2026-..." */
-void keel_json_raw(struct keel_json *w, const char *key, const char *json, size_t n);
+
+void keel_json_put_obj(struct keel_json *w, struct keel_key key);
+void keel_json_put_arr(struct keel_json *w, struct keel_key key);
+void keel_json_put_str(struct keel_json *w, struct keel_key key, const char *s);
+void keel_json_put_strn(struct keel_json *w, struct keel_key key, const char *s, size_t n);
+void keel_json_put_i64(struct keel_json *w, struct keel_key key, int64_t v);
+void keel_json_put_u64(struct keel_json *w, struct keel_key key, uint64_t v);
+void keel_json_put_f64(struct keel_json *w, struct keel_key key, double v);
+void keel_json_put_fix(struct keel_json *w, struct keel_key key, double v, int digits);
+void keel_json_put_dec(struct keel_json *w, struct keel_key key, int64_t v);
+void keel_json_put_decnum(struct keel_json *w, struct keel_key key, int64_t v);
+void keel_json_put_money(struct keel_json *w, struct keel_key key, keel_i128 v);
+void keel_json_put_moneynum(struct keel_json *w, struct keel_key key, keel_i128 v);
+void keel_json_put_time(struct keel_json *w, struct keel_key key, int64_t ns);
+void keel_json_put_raw(struct keel_json *w, struct keel_key key, const char *json, size_t n);
+void keel_json_put_val(struct keel_json *w, struct keel_key key, const struct keel_jval *v);
+
+/* What handlers write with. key is NULL inside arrays and at the top. */
+static inline void keel_json_obj(struct keel_json *w, const char *key)
+{
+    keel_json_put_obj(w, keel_key(key));
+}
+
+static inline void keel_json_arr(struct keel_json *w, const char *key)
+{
+    keel_json_put_arr(w, keel_key(key));
+}
+
+static inline void keel_json_raw(struct keel_json *w, const char *key, const char *json, size_t n)
+{
+    keel_json_put_raw(w, keel_key(key), json, n);
+}
+
+static inline void keel_json_null(struct keel_json *w, const char *key)
+{
+    keel_json_raw(w, key, "null", 4);
+}
+
+static inline void keel_json_bool(struct keel_json *w, const char *key, bool v)
+{
+    keel_json_raw(w, key, v ? "true" : "false", v ? 4 : 5);
+}
+
+static inline void keel_json_strn(struct keel_json *w, const char *key, const char *s, size_t n)
+{
+    keel_json_put_strn(w, keel_key(key), s, n);
+}
+
+static inline void keel_json_str(struct keel_json *w, const char *key, const char *s) /* NULL writes null */
+{
+    keel_json_put_str(w, keel_key(key), s);
+}
+
+static inline void keel_json_i64(struct keel_json *w, const char *key, int64_t v)
+{
+    keel_json_put_i64(w, keel_key(key), v);
+}
+
+static inline void keel_json_u64(struct keel_json *w, const char *key, uint64_t v)
+{
+    keel_json_put_u64(w, keel_key(key), v);
+}
+
+static inline void keel_json_f64(struct keel_json *w, const char *key, double v) /* shortest that reads back */
+{
+    keel_json_put_f64(w, keel_key(key), v);
+}
+
+static inline void keel_json_fix(struct keel_json *w, const char *key, double v, int digits) /* rounded to digits */
+{
+    keel_json_put_fix(w, keel_key(key), v, digits);
+}
+
+static inline void keel_json_dec(struct keel_json *w, const char *key, int64_t v) /* "0.5" */
+{
+    keel_json_put_dec(w, keel_key(key), v);
+}
+
+static inline void keel_json_decnum(struct keel_json *w, const char *key, int64_t v) /* 0.5 */
+{
+    keel_json_put_decnum(w, keel_key(key), v);
+}
+
+static inline void keel_json_money(struct keel_json *w, const char *key, keel_i128 v) /* "969157.76804" */
+{
+    keel_json_put_money(w, keel_key(key), v);
+}
+
+static inline void keel_json_moneynum(struct keel_json *w, const char *key, keel_i128 v) /* 969157.76804 */
+{
+    keel_json_put_moneynum(w, keel_key(key), v);
+}
+
+static inline void keel_json_time(struct keel_json *w, const char *key, int64_t ns) /* "2026-..." */
+{
+    keel_json_put_time(w, keel_key(key), ns);
+}
+
 /* The value as read, written again. */
-void keel_json_val(struct keel_json *w, const char *key, const struct keel_jval *v);
+static inline void keel_json_val(struct keel_json *w, const char *key, const struct keel_jval *v)
+{
+    keel_json_put_val(w, keel_key(key), v);
+}
+
 /* NUL ended; every object and array must be closed. */
 const char *keel_json_text(struct keel_json *w);
 

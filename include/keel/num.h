@@ -30,6 +30,10 @@ size_t keel_money_print(keel_i128 v, char buf[KEEL_MONEY_TEXT]);
 
 /* Digits of v, at least width of them, ending before end, without a NUL; returns the first. */
 char *keel_digits_print(char *end, uint64_t v, int width);
+/* v, without a NUL; returns the end. At most 20 digits. */
+char *keel_u64_print(char *to, uint64_t v);
+/* whole, and unless fraction is 0 a point and fraction's width digits without the last zeros; returns the end. */
+char *keel_fixed_print(char *to, uint64_t whole, uint64_t fraction, int width);
 
 /* For statistics and display only, never for money that is kept. */
 double keel_dec_to_f64(int64_t v);

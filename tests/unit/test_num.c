@@ -285,6 +285,35 @@ START_TEST(same_as_slowly)
 }
 END_TEST
 
+/* At each power of ten and beside it, where the number of digits changes. */
+START_TEST(u64_print)
+{
+    char got[32], want[32];
+    uint64_t power = 1;
+    for (int n = 0; n < 20; n++, power *= 10) {
+        const uint64_t v[] = {power - 1, power, power + 1, UINT64_MAX - power, UINT64_MAX};
+        for (size_t i = 0; i < KEEL_COUNT(v); i++) {
+            *keel_u64_print(got, v[i]) = '\0';
+            sprintf(want, "%" PRIu64, v[i]);
+            ck_assert_str_eq(got, want);
+        }
+    }
+}
+END_TEST
+
+static const struct { uint64_t whole, fraction; int width; const char *want; } fixed_case[] = {
+    {0, 0, 0, "0"}, {7, 0, 9, "7"}, {0, 1, 3, "0.001"}, {12, 100, 3, "12.1"}, {12, 120, 3, "12.12"}, {99, 999, 3, "99.999"},
+    {10, 1, 9, "10.000000001"}, {10, 900000000, 9, "10.9"}, {UINT64_MAX, 10, 2, "18446744073709551615.1"},
+};
+
+START_TEST(fixed_print)
+{
+    char got[48];
+    *keel_fixed_print(got, fixed_case[_i].whole, fixed_case[_i].fraction, fixed_case[_i].width) = '\0';
+    ck_assert_str_eq(got, fixed_case[_i].want);
+}
+END_TEST
+
 START_TEST(notional)
 {
     keel_i128 got = 0;
@@ -727,6 +756,8 @@ int main(void)
     tcase_add_test(tc, random_round_trips);
     tcase_add_test(tc, short_like_long);
     tcase_add_test(tc, same_as_slowly);
+    tcase_add_test(tc, u64_print);
+    tcase_add_loop_test(tc, fixed_print, 0, KEEL_COUNT(fixed_case));
     tcase_add_loop_test(tc, notional, 0, KEEL_COUNT(notional_case));
     tcase_add_loop_test(tc, money_share, 0, KEEL_COUNT(share_case));
     tcase_add_loop_test(tc, money_per, 0, KEEL_COUNT(per_case));
