@@ -106,6 +106,21 @@ void keel_arena_reset(struct keel_arena *a)
     ASAN_POISON_MEMORY_REGION(chunk_data(a->first), a->first->cap);
 }
 
+struct keel_arena *keel_arena_shed(struct keel_arena *a, size_t most)
+{
+    struct keel_arena *rest = NULL;
+    size_t sum = 0;
+    for (const struct chunk *c = a->first->next; c != NULL; c = c->next)
+        sum += c->cap;
+    if (sum > most) {
+        rest = keel_alloc(1, sizeof *rest);
+        *rest = (struct keel_arena){a->first->next, a->last};
+        a->first->next = NULL;
+    }
+    keel_arena_reset(a);
+    return rest;
+}
+
 size_t keel_arena_used(const struct keel_arena *a)
 {
     size_t sum = 0;

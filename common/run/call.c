@@ -22,6 +22,7 @@
 #define MAX_BODY 65536
 #define BIG_BODY 16384 /* some hundred microseconds to parse */
 #define ARENA_FIRST 8192
+#define LARGE (256 * 1024) /* bytes that are not freed on the loop */
 #define EXTRA_SLOTS 16 /* prebuilt rows answer when every other slot is taken */
 #define SLOW_STEP_NS (10 * KEEL_MS)
 #define READY_NS (1 * KEEL_MS)
@@ -58,6 +59,18 @@ static struct call *slot_take(struct keel_rt *rt, bool prebuilt)
     return c;
 }
 
+/* Large memory goes back to the kernel page by page. */
+static void free_memory(struct call *c)
+{
+    struct keel_arena *large = keel_arena_shed(c->pub.arena, LARGE);
+    char *body = c->body;
+    c->body = NULL;
+    if (large == NULL && c->body_len <= LARGE)
+        keel_free(body);
+    else
+        keel_worker_free(c->pub.rt, large, body);
+}
+
 static void slot_give(struct call *c)
 {
     struct keel_calls *cs = c->pub.rt->calls;
@@ -65,7 +78,7 @@ static void slot_give(struct call *c)
     keel_tick_clear(cs->ticks, &c->deadline);
     c->phase = FREE;
     c->token = 0;
-    keel_arena_reset(c->pub.arena);
+    free_memory(c);
     c->next = cs->free_list;
     cs->free_list = c;
     cs->live--;
@@ -917,7 +930,7 @@ static enum keel_status caller_limit(struct call *c, int64_t *limit_ns)
     return KEEL_OK;
 }
 
-/* What a worker that reads a body sees: copies, for the client may have been answered and be gone before it is done. */
+/* What a worker that reads a body sees is the call's: the client may have been answered and be gone before it is done. */
 struct reading {
     const struct keel_op *op;
     const struct keel_request *rq;
@@ -970,7 +983,9 @@ static bool is_read_on_worker(const struct call *c, const struct keel_request *r
 static enum keel_status read_on_worker(struct call *c, const struct keel_request *rq)
 {
     struct reading *r = keel_arena_alloc(c->pub.arena, sizeof *r);
-    *r = (struct reading){.op = c->pub.op, .rq = keel_request_copy(c->pub.arena, rq), .arena = c->pub.arena};
+    c->body = rq->give_body != NULL ? rq->give_body(rq->ctx) : NULL;
+    c->body_len = rq->body_len;
+    *r = (struct reading){.op = c->pub.op, .rq = keel_request_copy(c->pub.arena, rq, c->body != NULL), .arena = c->pub.arena};
     await_job(c, (struct keel_job){.level = c->level, .deadline_ns = c->pub.deadline_ns}, read_work, r, has_read);
     watch_deadline(c);
     return KEEL_WAIT;

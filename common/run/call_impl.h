@@ -56,6 +56,8 @@ struct call {
     struct call *key_chain, *key_prev, *key_next, *key_tail;
 
     const struct keel_request *rq;
+    char *body;      /* taken over from it, or NULL */
+    size_t body_len;
     keel_answer_fn *answer_fn;
     keel_settled_fn *settled_fn;
     void *ctx;

@@ -23,8 +23,8 @@ struct keel_ticks *keel_call_ticks(struct keel_rt *rt); /* of the calls, from th
 /* Path, query and body together as op->takes. err is filled on KEEL_INVALID. */
 enum keel_status keel_decode_request(const struct keel_op *op, const struct keel_request *rq, struct keel_arena *a,
                                      void **arg, struct keel_ignored *ignored, struct keel_record_error *err);
-/* What decoding looks at, in memory of a's. */
-const struct keel_request *keel_request_copy(struct keel_arena *a, const struct keel_request *rq);
+/* What decoding looks at, in memory of a's, but for a body that the caller has taken over. */
+const struct keel_request *keel_request_copy(struct keel_arena *a, const struct keel_request *rq, bool has_body);
 enum keel_status keel_decode_record(const struct keel_fields *takes, const char *payload, size_t len,
                                     struct keel_arena *a, void **arg, struct keel_ignored *ignored,
                                     struct keel_record_error *err);
@@ -78,6 +78,8 @@ struct keel_work {
 void keel_worker_open(struct keel_rt *rt);
 void keel_worker_close(struct keel_rt *rt); /* nothing may be queued or running */
 void keel_worker_threads(const struct keel_rt *rt, struct keel_json *w); /* members of an open object */
+/* Frees them, on a bulk thread where there are such: what was large takes the loop a millisecond. Takes both; NULL is fine. */
+void keel_worker_free(struct keel_rt *rt, struct keel_arena *a, void *block);
 void keel_worker_submit(struct keel_rt *rt, struct keel_work *w);
 /* True: it had not begun, it never will, done is not called. */
 bool keel_worker_cancel(struct keel_rt *rt, struct keel_work *w);

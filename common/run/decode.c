@@ -180,12 +180,13 @@ static const struct keel_param *copy_params(struct keel_arena *a, const struct k
     return to;
 }
 
-const struct keel_request *keel_request_copy(struct keel_arena *a, const struct keel_request *rq)
+const struct keel_request *keel_request_copy(struct keel_arena *a, const struct keel_request *rq, bool has_body)
 {
     struct keel_request *copy = keel_arena_alloc(a, sizeof *copy);
     *copy = (struct keel_request){.query = copy_params(a, rq->query, rq->n_query), .n_query = rq->n_query,
                                   .params = copy_params(a, rq->params, rq->n_params), .n_params = rq->n_params,
-                                  .body = keel_arena_strndup(a, rq->body, rq->body_len), .body_len = rq->body_len};
+                                  .body = has_body ? rq->body : keel_arena_strndup(a, rq->body, rq->body_len),
+                                  .body_len = rq->body_len};
     return copy;
 }
 

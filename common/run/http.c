@@ -740,6 +740,16 @@ static const char *request_header(void *ctx, const char *name)
     return header(ctx, name);
 }
 
+/* The request still points at it, but does not look at it any more. */
+static char *give_body(void *ctx)
+{
+    struct connection *c = ctx;
+    char *body = c->body;
+
+    c->body = NULL;
+    return body;
+}
+
 struct query { struct connection *c; struct keel_param *rows; size_t n; bool is_bad; };
 
 static enum MHD_Result on_query(void *cls, enum MHD_ValueKind kind, const char *key, const char *value)
@@ -984,7 +994,8 @@ static enum MHD_Result begin_request(struct connection *c, const char *path, con
     if (c->over && c->h->n_connections <= (uint64_t)c->h->rt->core->max_connections)
         c->over = false; /* others have left meanwhile */
     c->request = (struct keel_request){
-        .method = method, .path = path, .header = request_header, .ctx = c, .scope = KEEL_SCOPE_READ};
+        .method = method, .path = path, .header = request_header, .give_body = give_body, .ctx = c,
+        .scope = KEEL_SCOPE_READ};
     memset(c->known, 0, sizeof c->known);
     MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, on_header, &f);
     if (!is_framed(&f))

@@ -118,6 +118,7 @@ struct keel_request {
     const char *body;
     size_t body_len;
     const char *(*header)(void *ctx, const char *name); /* valid until done */
+    char *(*give_body)(void *ctx); /* the body's memory, which is then the caller's to free; NULL: it stays where it is */
     void *ctx;
     enum keel_scope scope;     /* what the caller may */
     int64_t arrived_ns;        /* monotonic; see Tracker in system.md 3 */

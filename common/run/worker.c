@@ -7,6 +7,7 @@
  * have to, does; and a thread that only lowers itself once it runs has been given a whole turn of the processor by then.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +29,13 @@ struct bulk_thread {
     struct keel_worker *k;
     uv_thread_t id;
     uv_sem_t go;
-    struct keel_work *work; /* in hand; NULL: it waits */
-    bool ends;
+    struct keel_work *work; /* in hand; NULL: it waits. The loop's */
+    _Atomic(struct keel_work *) todo; /* the same until the thread has taken it up */
+    atomic_bool ends;
 };
+
+/* What a bulk thread frees between two jobs. */
+struct garbage { struct garbage *next; struct keel_arena *arena; void *block; };
 
 struct keel_worker {
     struct keel_rt *rt;
@@ -38,8 +43,9 @@ struct keel_worker {
     struct bulk_thread *bulk;
     uint32_t n_bulk;
     uv_async_t done_signal;
-    uv_mutex_t done_lock;
+    uv_mutex_t done_lock;   /* of the two that follow */
     struct keel_work *done; /* by bulk threads, last first */
+    struct garbage *garbage;
     uv_timer_t tick;
     int64_t due_ns;        /* when the tick should run */
     int64_t lag_ns[LAGS];  /* of the last ticks */
@@ -80,22 +86,41 @@ static void give_way(void)
         keel_log(KEEL_LOG_INFO, "bulk_turn_not_long", "detail=%s", strerror(errno));
 }
 
+static void free_garbage(struct keel_worker *k)
+{
+    uv_mutex_lock(&k->done_lock);
+    struct garbage *g = k->garbage;
+    k->garbage = NULL;
+    uv_mutex_unlock(&k->done_lock);
+    while (g != NULL) {
+        struct garbage *next = g->next;
+        keel_arena_free(g->arena);
+        keel_free(g->block);
+        keel_free(g);
+        g = next;
+    }
+}
+
+static void run_job(struct keel_worker *k, struct keel_work *w)
+{
+    w->status = w->fn(w->job, w->stop);
+    uv_mutex_lock(&k->done_lock);
+    w->next_done = k->done;
+    k->done = w;
+    uv_mutex_unlock(&k->done_lock);
+    uv_async_send(&k->done_signal);
+}
+
 static void run_bulk(void *arg)
 {
     struct bulk_thread *t = arg;
-    struct keel_worker *k = t->k;
     give_way();
-    for (;;) {
+    while (!atomic_load(&t->ends)) {
+        struct keel_work *w = atomic_exchange(&t->todo, NULL);
+        if (w != NULL)
+            run_job(t->k, w);
+        free_garbage(t->k);
         uv_sem_wait(&t->go);
-        if (t->ends)
-            return;
-        struct keel_work *w = t->work;
-        w->status = w->fn(w->job, w->stop);
-        uv_mutex_lock(&k->done_lock);
-        w->next_done = k->done;
-        k->done = w;
-        uv_mutex_unlock(&k->done_lock);
-        uv_async_send(&k->done_signal);
     }
 }
 
@@ -130,17 +155,45 @@ static void update_load(struct keel_worker *k, int64_t now)
 
 static void after_work(uv_work_t *req, int status);
 
+/* NULL: all have something in hand. */
+static struct bulk_thread *idle_thread(struct keel_worker *k)
+{
+    for (struct bulk_thread *t = k->bulk; t < k->bulk + k->n_bulk; t++)
+        if (t->work == NULL)
+            return t;
+    return NULL;
+}
+
 /* The guard lets no more of them run than there are threads. */
 static void begin_bulk(struct keel_worker *k, struct keel_work *w)
 {
-    struct bulk_thread *t = k->bulk;
-    while (t < k->bulk + k->n_bulk && t->work != NULL)
-        t++;
-    keel_assert(t < k->bulk + k->n_bulk);
+    struct bulk_thread *t = idle_thread(k);
+    keel_assert(t != NULL);
     uv_ref((uv_handle_t *)&k->done_signal);
     w->thread = t;
     t->work = w;
+    atomic_store(&t->todo, w);
     uv_sem_post(&t->go);
+}
+
+/* Who is at work frees it afterwards. */
+void keel_worker_free(struct keel_rt *rt, struct keel_arena *a, void *block)
+{
+    struct keel_worker *k = rt->worker;
+    if (k == NULL || k->n_bulk == 0) {
+        keel_arena_free(a);
+        keel_free(block);
+        return;
+    }
+    struct garbage *g = keel_alloc(1, sizeof *g);
+    *g = (struct garbage){NULL, a, block};
+    uv_mutex_lock(&k->done_lock);
+    g->next = k->garbage;
+    k->garbage = g;
+    uv_mutex_unlock(&k->done_lock);
+    struct bulk_thread *t = idle_thread(k);
+    if (t != NULL)
+        uv_sem_post(&t->go);
 }
 
 static void observe(struct keel_worker *k, enum keel_own what, int64_t ns, int64_t now)
@@ -205,6 +258,7 @@ static void after_bulk(uv_async_t *signal)
     uv_mutex_lock(&k->done_lock);
     struct keel_work *w = k->done;
     k->done = NULL;
+    bool has_garbage = k->garbage != NULL;
     uv_mutex_unlock(&k->done_lock);
     while (w != NULL) {
         struct keel_work *next = w->next_done;
@@ -212,6 +266,9 @@ static void after_bulk(uv_async_t *signal)
         work_ended(k, w);
         w = next;
     }
+    struct bulk_thread *t = has_garbage ? idle_thread(k) : NULL;
+    if (t != NULL)
+        uv_sem_post(&t->go);
     if (k->q.running_bulk == 0)
         uv_unref((uv_handle_t *)signal);
 }
@@ -306,11 +363,12 @@ static void open_bulk(struct keel_worker *k)
 static void close_bulk(struct keel_worker *k)
 {
     for (uint32_t i = 0; i < k->n_bulk; i++) {
-        k->bulk[i].ends = true;
+        atomic_store(&k->bulk[i].ends, true);
         uv_sem_post(&k->bulk[i].go);
         uv_thread_join(&k->bulk[i].id);
         uv_sem_destroy(&k->bulk[i].go);
     }
+    free_garbage(k);
     uv_mutex_destroy(&k->done_lock);
     keel_free(k->bulk);
 }
