@@ -215,6 +215,7 @@ struct result {
     struct risk_figure exposure, value, leverage, concentration, var_95;
     size_t positions;
     const char *why_var;
+    double took_ms; /* until the answer was begun */
 };
 
 static struct risk_figure ratio(keel_i128 a, keel_i128 b)
@@ -238,7 +239,7 @@ static void put_result(struct keel_call *c, const char *portfolio, const struct 
     put_loss(w, "var_95", r->var_95);
     keel_json_i64(w, "position_count", (int64_t)r->positions);
     keel_json_fix(w, "check_timestamp", (double)(c->wall_ns / 1000000) / 1000, 3);
-    keel_json_fix(w, "processing_time_ms", keel_elapsed_ms(c), 3);
+    keel_json_fix(w, "processing_time_ms", r->took_ms, 3);
     keel_json_bool(w, "critical_path", c->op->level == KEEL_CRITICAL);
     keel_json_end(w);
 }
@@ -283,17 +284,18 @@ static void put_open_breaches(struct keel_call *c, const char *portfolio)
     keel_json_end(&c->out);
 }
 
-static void open_answer(struct keel_call *c, const char *portfolio, const struct result *r)
+static void open_answer(struct keel_call *c, const char *portfolio, struct result *r)
 {
+    r->took_ms = keel_elapsed_ms(c);
     keel_json_obj(&c->out, NULL);
     keel_json_str(&c->out, "status", "completed");
     keel_json_str(&c->out, "portfolio_id", portfolio);
     put_result(c, portfolio, r);
 }
 
-static void close_answer(struct keel_call *c)
+static void close_answer(struct keel_call *c, const struct result *r)
 {
-    keel_json_fix(&c->out, "processing_time_ms", keel_elapsed_ms(c), 3);
+    keel_json_fix(&c->out, "processing_time_ms", r->took_ms, 3);
     keel_json_bool(&c->out, "critical_path", c->op->level == KEEL_CRITICAL);
     keel_write_ignored(c);
     keel_json_end(&c->out);
@@ -357,7 +359,7 @@ static enum keel_status check_supplied(struct keel_call *c, const struct risk_ch
     keel_json_bool(&c->out, "approved", false);
     keel_json_str(&c->out, "basis", "supplied");
     keel_json_end(&c->out);
-    close_answer(c);
+    close_answer(c, &r);
     return KEEL_OK;
 }
 
@@ -438,7 +440,7 @@ static enum keel_status answer_order(struct keel_call *c)
     put_open_breaches(c, id);
     put_undefined(&c->out, &r);
     put_decision(c, v);
-    close_answer(c);
+    close_answer(c, &r);
     return KEEL_OK;
 }
 
@@ -565,7 +567,7 @@ enum keel_status api_check(struct keel_call *c)
     open_answer(c, p->id, &r);
     put_open_breaches(c, p->id);
     put_undefined(&c->out, &r);
-    close_answer(c);
+    close_answer(c, &r);
     return KEEL_OK;
 }
 
