@@ -175,7 +175,7 @@ static struct call *open_call(struct keel_rt *rt, const struct keel_op *op, cons
         return NULL;
     struct keel_arena *arena = c->pub.arena;
     size_t index = c->index;
-    memset(c, 0, sizeof *c);
+    memset(c, 0, offsetof(struct call, problem));
     c->index = index;
     c->serial = ++cs->serial;
     c->phase = STEP;

@@ -71,7 +71,7 @@ struct call {
     size_t reserved[KEEL_N_LANE];
     struct keel_job_entry *entry;
     char trace[33], flags[3];
-    char problem[256];
+    char problem[256]; /* last: a new call is not cleared from here on */
 };
 
 struct timer_row {
