@@ -48,6 +48,7 @@ enum {
     SPARE_ARENAS = 64,
     N_KEPT = 64,               /* responses for use again ... */
     MAX_KEPT = 4096,           /* ... and the largest body of one */
+    SMALL_BODY = 1024,         /* memory for one of a usual size is kept with its connection */
     N_PREBUILT = 3
 };
 
@@ -86,7 +87,7 @@ struct connection {
     const char *known[N_KNOWN]; /* its headers of which the server has to know, NULL: absent */
     const struct keel_op *op;
     struct keel_request request;
-    char *body;
+    char *body;                /* a small one is kept for the next request */
     size_t body_len, body_cap, body_max, seen;
     struct MHD_Response *response;
     bool is_shared;            /* response is one of the prebuilt or kept */
@@ -307,6 +308,13 @@ static void release_kept(struct connection *c)
     c->kept = NULL;
 }
 
+static void free_body(struct connection *c)
+{
+    keel_free(c->body);
+    c->body = NULL;
+    c->body_cap = 0;
+}
+
 static void end_request(struct connection *c)
 {
     struct keel_http *h = c->h;
@@ -319,7 +327,8 @@ static void end_request(struct connection *c)
     c->ws = NULL;
     drop_response(c);
     release_kept(c);
-    keel_free(c->body);
+    if (c->body_cap > SMALL_BODY)
+        free_body(c);
     if (h->n_arenas < SPARE_ARENAS) {
         keel_arena_reset(c->arena);
         h->arenas[h->n_arenas++] = c->arena;
@@ -328,8 +337,7 @@ static void end_request(struct connection *c)
     }
     c->arena = NULL;
     c->op = NULL;
-    c->body = NULL;
-    c->body_len = c->body_cap = c->seen = 0;
+    c->body_len = c->seen = 0;
     c->asked = c->closes = false;
     h->n_requests_in_hand--;
     if (c->phase != PHASE_CUT)
@@ -358,6 +366,7 @@ static void close_connection(struct connection *c)
     struct keel_http *h = c->h;
 
     end_request(c);
+    free_body(c);
     if (c->prev != NULL)
         c->prev->next = c->next;
     else
@@ -747,6 +756,7 @@ static char *give_body(void *ctx)
     char *body = c->body;
 
     c->body = NULL;
+    c->body_cap = 0;
     return body;
 }
 
@@ -1011,7 +1021,7 @@ static enum MHD_Result begin_request(struct connection *c, const char *path, con
 static void append_body(struct connection *c, const char *data, size_t n)
 {
     if (c->body_len + n > c->body_cap) {
-        size_t cap = c->body_cap == 0 ? 1024 : c->body_cap;
+        size_t cap = c->body_cap == 0 ? SMALL_BODY : c->body_cap;
         while (cap < c->body_len + n)
             cap *= 2;
         c->body = keel_realloc(c->body, cap, 1);
@@ -1054,7 +1064,7 @@ static void call_now(struct connection *c)
 
     if (strcmp(c->request.method, "HEAD") == 0)
         c->request.method = "GET"; /* the server leaves the body out */
-    c->request.body = c->body != NULL ? c->body : "";
+    c->request.body = c->body_len > 0 ? c->body : "";
     c->request.body_len = c->body_len;
     c->request.arrived_ns = c->came_ns;
     if (c->op->on.kind == KEEL_ON_WS)
