@@ -196,15 +196,22 @@ static enum keel_outcome read_outcome(struct keel_in *in, const struct redisRepl
     return is_same ? KEEL_OUT_CANCELLED : KEEL_OUT_FAILURE;
 }
 
+static void settle(struct reader *r, enum keel_outcome o)
+{
+    if (r->has_permit)
+        keel_dep_settle(r->bus->rt, r->permit, o);
+    r->has_permit = false;
+}
+
+/* What went well is settled with the next read: the records go first. */
 static void on_read(void *ctx, const struct redisReply *reply)
 {
     struct reader *r = ctx;
     const char *why = keel_reply_error(reply);
+    enum keel_outcome o = read_outcome(r->bus->in, reply);
     r->is_reading = false;
-    if (r->has_permit) {
-        r->has_permit = false;
-        keel_dep_settle(r->bus->rt, r->permit, read_outcome(r->bus->in, reply));
-    }
+    if (o != KEEL_OUT_OK)
+        settle(r, o);
     if (reply == NULL || r->bus->in->is_stopped)
         return;
     if (why != NULL) {
@@ -229,7 +236,7 @@ static size_t count_wanted(const struct reader *r)
 
 static bool may_read(const struct reader *r, int64_t now_ns)
 {
-    if (r->bus->in->is_stopped || r->is_reading || now_ns < r->read_at_ns || r->in_hand >= BACKLOG ||
+    if (r->bus->in->is_stopped || now_ns < r->read_at_ns || r->in_hand >= BACKLOG ||
         !keel_link_is_up(r->link) || keel_call_slots(r->bus->rt) == 0)
         return false;
     for (size_t i = 0; i < r->n; i++)
@@ -243,9 +250,11 @@ static void read_more(struct reader *r, int64_t now_ns)
     KEEL_ARGS(a);
     struct keel_refusal refusal;
     char count[24], block[24], pos[MAX_STREAMS][KEEL_SID_TEXT];
-    if (!may_read(r, now_ns))
+    if (r->is_reading)
         return;
-    if (keel_dep_admit(r->bus->rt, r->bus->in->dep, &r->permit, &refusal) != KEEL_OK)
+    settle(r, KEEL_OUT_OK);
+    if (!may_read(r, now_ns) ||
+        keel_dep_admit(r->bus->rt, r->bus->in->dep, &r->permit, &refusal) != KEEL_OK)
         return;
     snprintf(count, sizeof count, "%zu", count_wanted(r));
     snprintf(block, sizeof block, "%d", BLOCK_MS);
@@ -310,8 +319,7 @@ bool keel_in_run(struct keel_bus *b)
         bool is_critical = b->is_hybrid && r->lane == KEEL_LANE_CRITICAL;
         if (r->first != NULL)
             more |= keel_in_hand_out(r, is_critical ? CRITICAL_SLICE_NS : BULK_SLICE_NS / (int64_t)(bulk > 0 ? bulk : 1));
-        if (!r->is_reading)
-            read_more(r, keel_mono_ns());
+        read_more(r, keel_mono_ns());
         for (size_t k = 0; k < r->n; k++) {
             keel_in_acks_flush(r->streams[k]);
             if (up && r->streams[k]->first == NULL)
@@ -676,6 +684,8 @@ void keel_in_stop(struct keel_bus *b)
     in->is_stopped = true;
     for (size_t i = 0; i < in->n; i++) {
         struct reader *r = &in->readers[i];
+        if (!r->is_reading)
+            settle(r, KEEL_OUT_OK);
         keel_link_free(r->link);
         r->link = NULL;
         r->first = r->last = NULL;
