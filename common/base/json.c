@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ALWAYS_INLINE inline __attribute__((always_inline)) /* what every member of every answer goes through */
 #define MOST_DEPTH 32
 #define MOST_NUMBER 63 /* characters */
 #define FEW_MEMBERS 16
@@ -555,14 +556,14 @@ static size_t most_quoted(const char *s, size_t n)
 typedef signed char bytes16 __attribute__((vector_size(16)));
 typedef uint64_t words16 __attribute__((vector_size(16)));
 
-static inline bool are_plain(bytes16 x)
+static ALWAYS_INLINE bool are_plain(bytes16 x)
 {
     words16 special = (words16)((x < ' ') | (x == '"') | (x == '\\'));
     return (special[0] | special[1]) == 0;
 }
 
 /* Copies s; false: not all of it is plain. There is room for all n. A last piece may have bytes of the one before it. */
-static inline bool copy_plain(char *to, const char *s, size_t n)
+static ALWAYS_INLINE bool copy_plain(char *to, const char *s, size_t n)
 {
     bytes16 x;
     uint64_t head, tail;
@@ -613,7 +614,7 @@ static char *put_escaped(char *p, const char *s, size_t n)
     return p;
 }
 
-static inline char *put_quoted(char *p, const char *s, size_t n)
+static ALWAYS_INLINE char *put_quoted(char *p, const char *s, size_t n)
 {
     *p++ = '"';
     p = copy_plain(p, s, n) ? p + n : put_escaped(p, s, n); /* nearly always plain */

@@ -244,7 +244,7 @@ enum keel_status keel_f64_parse(const char *s, size_t n, double *out)
 
 /* ---- printing ---- */
 
-char *keel_digits_print(char *end, uint64_t v, int width)
+static inline char *digits_print(char *end, uint64_t v, int width)
 {
     static const char pairs[] = "00010203040506070809101112131415161718192021222324"
                                 "25262728293031323334353637383940414243444546474849"
@@ -262,6 +262,11 @@ char *keel_digits_print(char *end, uint64_t v, int width)
     return end;
 }
 
+char *keel_digits_print(char *end, uint64_t v, int width)
+{
+    return digits_print(end, v, width);
+}
+
 static int digits_of(uint64_t v)
 {
     uint64_t least = v | 1; /* 0 has a digit too */
@@ -272,7 +277,7 @@ static int digits_of(uint64_t v)
 char *keel_u64_print(char *to, uint64_t v)
 {
     char *end = to + digits_of(v);
-    keel_digits_print(end, v, 1);
+    digits_print(end, v, 1);
     return end;
 }
 
@@ -286,7 +291,7 @@ static char *fraction_print(char *point, uint64_t fraction, int width)
     for (; fraction % 10 == 0; width--)
         fraction /= 10;
     *point = '.';
-    keel_digits_print(point + 1 + width, fraction, width);
+    digits_print(point + 1 + width, fraction, width);
     return point + 1 + width;
 }
 
