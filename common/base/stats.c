@@ -61,6 +61,51 @@ void keel_sort_f64(double *x, size_t n)
         qsort(x, n, sizeof *x, by_value);
 }
 
+static void order_two(double *low, double *high)
+{
+    if (*high < *low) {
+        double x = *low;
+        *low = *high;
+        *high = x;
+    }
+}
+
+/* Hoare's partition about the median of first, middle and last: n >= 3, 0 < how many are in the lower part < n. */
+static size_t partition(double *x, size_t n)
+{
+    size_t i = 0, j = n - 1, middle = n / 2;
+    double pivot;
+
+    order_two(&x[0], &x[middle]);
+    order_two(&x[middle], &x[j]);
+    order_two(&x[0], &x[middle]);
+    pivot = x[middle];
+    for (;;) {
+        while (x[i] < pivot)
+            i++;
+        while (pivot < x[j])
+            j--;
+        if (i >= j)
+            return j + 1;
+        order_two(&x[i++], &x[j--]);
+    }
+}
+
+void keel_lowest_f64(double *x, size_t n, size_t m)
+{
+    size_t low = 0, high = n; /* what is before low is of the lowest m, what is from high on is not */
+
+    /* Pivots that keep falling near an end leave the rest to the sort. */
+    for (int round = 0; m < high && high - low > 16 && round < 64; round++) {
+        size_t split = low + partition(x + low, high - low);
+        if (m <= split)
+            high = split;
+        else
+            low = split;
+    }
+    keel_sort_f64(x, high);
+}
+
 /* ---- normal distribution ---- */
 
 #define SQRT_2 1.41421356237309504880

@@ -20,6 +20,11 @@ double keel_sum_value(const struct keel_sum *s);
 /* Linear interpolation, type 7 of Hyndman & Fan (1996), of n sorted values; n >= 1, 0 <= q <= 1. */
 double keel_quantile_sorted(const double *sorted, size_t n, double q);
 void keel_sort_f64(double *x, size_t n);
+/*
+ * Brings the m lowest of n values, none of them NaN, to the front in order; the others follow in any order. m > n: all.
+ * O(n + m log m) on average, O(n log n) at worst.
+ */
+void keel_lowest_f64(double *x, size_t n, size_t m);
 
 double keel_norm_pdf(double x);
 double keel_norm_cdf(double x);

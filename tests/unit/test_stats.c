@@ -7,6 +7,7 @@
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "keel/rng.h"
 #include "keel/stats.h"
@@ -119,6 +120,58 @@ START_TEST(sorting)
         sorted_sum += x[i];
     }
     ck_assert_double_eq(sum, sorted_sum);
+}
+END_TEST
+
+/* Beside a whole sort; orders that are hard on a choice of pivots, and many ties, are among them. */
+static const struct {
+    const char *why;
+    unsigned long values; /* of random ones */
+    enum { RANDOM, RISING, FALLING, PIPES, SAW } shape;
+} lowest_case[] = {
+    {"random", 1000000007, RANDOM}, {"two values", 2, RANDOM}, {"one value", 1, RANDOM}, {"rising", 0, RISING},
+    {"falling", 0, FALLING},        {"organ pipes", 0, PIPES}, {"a saw of sevens", 0, SAW},
+};
+
+static double lowest_value(int kind, size_t i, size_t n, struct keel_rng *r)
+{
+    switch (lowest_case[kind].shape) {
+    case RISING:
+        return (double)i;
+    case FALLING:
+        return (double)(n - i);
+    case PIPES:
+        return (double)(i < n / 2 ? i : n - i);
+    case SAW:
+        return (double)(i % 7);
+    default:
+        return (double)keel_rng_below(r, lowest_case[kind].values);
+    }
+}
+
+START_TEST(lowest)
+{
+    static const size_t size[] = {1, 2, 3, 16, 17, 18, 100, 1000, 4099};
+    static double x[4099], sorted[4099], all[4099];
+    struct keel_rng r;
+
+    keel_rng_seed(&r, 11);
+    for (size_t s = 0; s < KEEL_COUNT(size); s++) {
+        size_t n = size[s];
+        const size_t m_of[] = {0, 1, 2, n / 20 + 1, n / 2, n - 1, n, n + 5};
+        for (size_t i = 0; i < n; i++)
+            all[i] = lowest_value(_i, i, n, &r);
+        memcpy(sorted, all, n * sizeof *all);
+        keel_sort_f64(sorted, n);
+        for (size_t k = 0; k < KEEL_COUNT(m_of); k++) {
+            size_t m = m_of[k] < n ? m_of[k] : n;
+            memcpy(x, all, n * sizeof *all);
+            keel_lowest_f64(x, n, m_of[k]);
+            ck_assert_msg(memcmp(x, sorted, m * sizeof *x) == 0, "%s, %zu of %zu", lowest_case[_i].why, m_of[k], n);
+            keel_sort_f64(x, n);
+            ck_assert_msg(memcmp(x, sorted, n * sizeof *x) == 0, "%s, %zu of %zu: others", lowest_case[_i].why, m, n);
+        }
+    }
 }
 END_TEST
 
@@ -257,6 +310,7 @@ int main(void)
     tcase_add_test(tc, sums);
     tcase_add_test(tc, quantiles);
     tcase_add_test(tc, sorting);
+    tcase_add_loop_test(tc, lowest, 0, KEEL_COUNT(lowest_case));
     tcase_add_loop_test(tc, norm_inv, 0, KEEL_COUNT(inverse_case));
     tcase_add_loop_test(tc, normal, 0, KEEL_COUNT(normal_case));
     tcase_add_test(tc, inverse_of_cdf);
