@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-static uint64_t splitmix64(uint64_t *state)
+uint64_t keel_splitmix64(uint64_t *state)
 {
     uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
     z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
@@ -15,7 +15,7 @@ void keel_rng_seed(struct keel_rng *r, uint64_t seed)
 {
     *r = (struct keel_rng){{0}, 0, 0};
     for (int i = 0; i < 4; i++)
-        r->s[i] = splitmix64(&seed);
+        r->s[i] = keel_splitmix64(&seed);
 }
 
 static uint64_t rotate(uint64_t x, int k)

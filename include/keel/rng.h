@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* The next output of splitmix64 (Steele, Lea & Flood 2014): what generators are seeded by. */
+uint64_t keel_splitmix64(uint64_t *state);
+
 struct keel_rng { uint64_t s[4]; double spare; int has_spare; };
 
 void keel_rng_seed(struct keel_rng *r, uint64_t seed);
