@@ -579,8 +579,10 @@ struct var_job {
     double value, *profit;
     size_t n;
     bool parametric, defined;
-    struct risk_var v95, v99;
+    struct risk_var at[2]; /* of confidence[] */
 };
+
+static const double confidence[] = {0.95, 0.99};
 
 static enum keel_status var_work(void *job, const atomic_bool *stop)
 {
@@ -589,10 +591,9 @@ static enum keel_status var_work(void *job, const atomic_bool *stop)
     (void)stop;
     if (j->n < RISK_MIN_RETURNS)
         return KEEL_OK;
-    j->defined = j->parametric ? risk_var_parametric(j->profit, j->n, 0.95, &j->v95) == KEEL_OK &&
-                                     risk_var_parametric(j->profit, j->n, 0.99, &j->v99) == KEEL_OK
-                               : risk_var_historical(j->profit, j->n, 0.95, j->arena, &j->v95) == KEEL_OK &&
-                                     risk_var_historical(j->profit, j->n, 0.99, j->arena, &j->v99) == KEEL_OK;
+    j->defined = j->parametric ? risk_var_parametric(j->profit, j->n, 0.95, &j->at[0]) == KEEL_OK &&
+                                     risk_var_parametric(j->profit, j->n, 0.99, &j->at[1]) == KEEL_OK
+                               : risk_var_historical(j->profit, j->n, confidence, 2, j->arena, j->at) == KEEL_OK;
     return KEEL_OK;
 }
 
@@ -600,9 +601,9 @@ static enum keel_status var_answer(struct keel_call *c)
 {
     const struct risk_var_request *q = c->arg;
     const struct var_job *j = c->ctx;
-    const struct { const char *name; double loss; } figure[] = {{"var_95", j->v95.var}, {"var_99", j->v99.var},
-                                                                {"expected_shortfall_95", j->v95.es},
-                                                                {"expected_shortfall_99", j->v99.es}};
+    const struct { const char *name; double loss; } figure[] = {{"var_95", j->at[0].var}, {"var_99", j->at[1].var},
+                                                                {"expected_shortfall_95", j->at[0].es},
+                                                                {"expected_shortfall_99", j->at[1].es}};
     struct keel_json *w = &c->out;
 
     if (keel_wait_status(c) != KEEL_OK)

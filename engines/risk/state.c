@@ -666,7 +666,8 @@ void risk_live_var(const struct risk_view *v, struct keel_arena *a, struct risk_
     const struct risk_closes **closes = keel_arena_array(a, v->n + 1, sizeof *closes);
     double *value = keel_arena_array(a, v->n + 1, sizeof *value),
            *profit = keel_arena_array(a, RISK_CLOSES, sizeof *profit);
-    struct risk_var x95, x99;
+    static const double confidence[] = {0.95, 0.99};
+    struct risk_var x[KEEL_COUNT(confidence)];
     size_t k = 0;
 
     *out = (struct risk_live_var){0};
@@ -680,13 +681,13 @@ void risk_live_var(const struct risk_view *v, struct keel_arena *a, struct risk_
         value[k++] = keel_money_to_f64(money);
     }
     out->returns = risk_profits(closes, value, k, profit);
-    if (out->returns < RISK_MIN_RETURNS || risk_var_historical(profit, out->returns, 0.95, a, &x95) != KEEL_OK ||
-        risk_var_historical(profit, out->returns, 0.99, a, &x99) != KEEL_OK)
+    if (out->returns < RISK_MIN_RETURNS ||
+        risk_var_historical(profit, out->returns, confidence, KEEL_COUNT(confidence), a, x) != KEEL_OK)
         return;
-    out->var_95 = figure_of(x95.var);
-    out->es_95 = figure_of(x95.es);
-    out->var_99 = figure_of(x99.var);
-    out->es_99 = figure_of(x99.es);
+    out->var_95 = figure_of(x[0].var);
+    out->es_95 = figure_of(x[0].es);
+    out->var_99 = figure_of(x[1].var);
+    out->es_99 = figure_of(x[1].es);
 }
 
 static struct risk_figure over_equity(keel_i128 amount, const struct risk_totals *t)

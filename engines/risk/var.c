@@ -15,24 +15,57 @@ static bool all_finite(const double *x, size_t n)
     return true;
 }
 
-enum keel_status risk_var_historical(const double *x, size_t n, double confidence, struct keel_arena *a,
-                                     struct risk_var *out)
+/* How far from the lowest of n the quantile lies. */
+static double place(size_t n, double confidence)
 {
-    double *sorted, q, last;
-    struct keel_sum sum = {0};
-    size_t k = 0;
+    return (double)(n - 1) * (1 - confidence);
+}
 
-    if (n < 2 || !all_finite(x, n) || !(confidence > 0 && confidence < 1))
-        return KEEL_UNDEFINED;
-    sorted = keel_arena_array(a, n, sizeof *sorted);
-    memcpy(sorted, x, n * sizeof *sorted);
-    keel_sort_f64(sorted, n);
-    q = keel_quantile_sorted(sorted, n, 1 - confidence);
+size_t risk_tail(size_t n, double confidence)
+{
+    size_t m = (size_t)place(n, confidence) + 2; /* the quantile is between the last two of them */
+
+    return m < n ? m : n;
+}
+
+struct risk_var risk_var_lowest(const double *x, size_t n, double confidence)
+{
+    size_t m = risk_tail(n, confidence), k = 0;
+    double q = keel_quantile_sorted(x, n, 1 - confidence);
     /* Where the quantile is one of the x, that one belongs to the tail, though rounding may put q a hair below it. */
-    last = (double)(n - 1) * (1 - confidence) + 1e-9;
-    for (; k < n && (sorted[k] <= q || (double)k <= last); k++)
-        keel_sum_add(&sum, sorted[k]);
-    *out = (struct risk_var){.var = -q, .es = -keel_sum_value(&sum) / (double)k};
+    double last = place(n, confidence) + 1e-9;
+    struct keel_sum sum = {0};
+
+    for (; k < m && (x[k] <= q || (double)k <= last); k++)
+        keel_sum_add(&sum, x[k]);
+    /* Those equal to the quantile may be anywhere behind. */
+    for (size_t i = m; i < n && x[m - 1] <= q; i++)
+        if (x[i] <= q) {
+            keel_sum_add(&sum, x[i]);
+            k++;
+        }
+    return (struct risk_var){.var = -q, .es = -keel_sum_value(&sum) / (double)k};
+}
+
+enum keel_status risk_var_historical(const double *x, size_t n, const double *confidence, size_t m,
+                                     struct keel_arena *a, struct risk_var *out)
+{
+    size_t tail = 0;
+    double *lowest;
+
+    if (n < 2 || !all_finite(x, n))
+        return KEEL_UNDEFINED;
+    for (size_t i = 0; i < m; i++) {
+        if (!(confidence[i] > 0 && confidence[i] < 1))
+            return KEEL_UNDEFINED;
+        if (risk_tail(n, confidence[i]) > tail)
+            tail = risk_tail(n, confidence[i]);
+    }
+    lowest = keel_arena_array(a, n, sizeof *lowest);
+    memcpy(lowest, x, n * sizeof *lowest);
+    keel_lowest_f64(lowest, n, tail);
+    for (size_t i = 0; i < m; i++)
+        out[i] = risk_var_lowest(lowest, n, confidence[i]);
     return KEEL_OK;
 }
 

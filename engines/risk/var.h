@@ -11,13 +11,17 @@
 struct risk_var { double var, es; };
 
 /*
- * Historical: x is n profits (money or fractions, signed, any order; not modified), confidence in (0, 1).
+ * Historical, at each of m confidences in (0, 1): x is n profits (money or fractions, signed, any order; not modified).
  * var is minus the (1 - confidence) quantile, type 7 of Hyndman & Fan (1996); es is minus the mean of the x at or below
  * it.
- * KEEL_UNDEFINED  n < 2 or an x is not finite.  n doubles from a.
+ * KEEL_UNDEFINED  n < 2 or an x is not finite.  n doubles from a; O(n).
  */
-enum keel_status risk_var_historical(const double *x, size_t n, double confidence, struct keel_arena *a,
-                                     struct risk_var *out);
+enum keel_status risk_var_historical(const double *x, size_t n, const double *confidence, size_t m,
+                                     struct keel_arena *a, struct risk_var *out);
+/* How many of the lowest of n values the figures at this confidence rest on; n >= 2. */
+size_t risk_tail(size_t n, double confidence);
+/* The same figures of n finite values whose risk_tail(n, confidence) lowest are in order at the front. */
+struct risk_var risk_var_lowest(const double *x, size_t n, double confidence);
 
 /*
  * Normal: var = z * sd - mean, es = sd * pdf(z) / (1 - confidence) - mean, with the sample mean and deviation (n - 1)

@@ -10,6 +10,7 @@
 
 #include "keel/json.h"
 #include "keel/rng.h"
+#include "keel/stats.h"
 #include "var.h"
 
 static struct keel_arena *arena;
@@ -136,6 +137,11 @@ END_TEST
 
 /* ---- history ---- */
 
+static enum keel_status historical_at(const double *x, size_t n, double confidence, struct risk_var *out)
+{
+    return risk_var_historical(x, n, &confidence, 1, arena, out);
+}
+
 START_TEST(historical_vectors)
 {
     static const char *const quantile[] = {"q0.01", "q0.025", "q0.05", "q0.1", "q0.25", "q0.5"};
@@ -161,11 +167,11 @@ START_TEST(historical_vectors)
         x[n - 1 - i] = one;
     }
     for (size_t i = 0; i < KEEL_COUNT(left); i++) {
-        ck_assert_int_eq(risk_var_historical(x, n, 1 - left[i], arena, &v), KEEL_OK);
+        ck_assert_int_eq(historical_at(x, n, 1 - left[i], &v), KEEL_OK);
         near(v.var, -at(type7, quantile[i]), 1e-15, quantile[i]);
     }
     for (size_t i = 0; i < KEEL_COUNT(tail); i++) {
-        ck_assert_int_eq(risk_var_historical(x, n, 1 - tail_of[i], arena, &v), KEEL_OK);
+        ck_assert_int_eq(historical_at(x, n, 1 - tail_of[i], &v), KEEL_OK);
         near(v.es, -at(keel_jget(file, "ES_mean_le_type7"), tail[i]), 1e-15, tail[i]);
     }
 }
@@ -205,7 +211,7 @@ START_TEST(historical)
     enum keel_status st;
 
     memcpy(x, history_case[_i].x, sizeof x);
-    st = risk_var_historical(x, history_case[_i].n, history_case[_i].confidence, arena, &v);
+    st = historical_at(x, history_case[_i].n, history_case[_i].confidence, &v);
     ck_assert_msg(st == history_case[_i].st, "%s: %s", history_case[_i].why, keel_status_name(st));
     near(v.var, history_case[_i].var, 1e-14, history_case[_i].why);
     near(v.es, history_case[_i].es, 1e-14, history_case[_i].why);
@@ -230,12 +236,46 @@ START_TEST(historical_properties)
         }
         for (size_t i = 0; i < KEEL_COUNT(confidence); i++) {
             struct risk_var v, w;
-            ck_assert_int_eq(risk_var_historical(x, n, confidence[i], arena, &v), KEEL_OK);
-            ck_assert_int_eq(risk_var_historical(y, n, confidence[i], arena, &w), KEEL_OK);
+            ck_assert_int_eq(historical_at(x, n, confidence[i], &v), KEEL_OK);
+            ck_assert_int_eq(historical_at(y, n, confidence[i], &w), KEEL_OK);
             ck_assert(v.es >= v.var && v.var >= last);
             near(w.var, 3 * v.var - 7, 1e-12, "3x + 7, var");
             near(w.es, 3 * v.es - 7, 1e-12, "3x + 7, es");
             last = v.var;
+        }
+        keel_arena_reset(arena);
+    }
+}
+END_TEST
+
+/*
+ * Bit by bit what a whole sort gives, at several confidences at once and in any order of them; rounded values tie at the
+ * quantile, and some of those are beyond what was selected.
+ */
+START_TEST(selection_changes_nothing)
+{
+    static const double confidence[] = {0.99, 0.5, 0.95, 0.9999};
+    struct keel_rng rng;
+
+    keel_rng_seed(&rng, 7);
+    for (int run = 0; run < 300; run++) {
+        double x[400], sorted[400];
+        struct risk_var got[KEEL_COUNT(confidence)];
+        size_t n = 2 + keel_rng_below(&rng, 398);
+
+        for (size_t i = 0; i < n; i++)
+            x[i] = run % 2 ? keel_rng_normal(&rng) : floor(3 * keel_rng_normal(&rng)) / 10;
+        memcpy(sorted, x, sizeof sorted);
+        keel_sort_f64(sorted, n);
+        ck_assert_int_eq(risk_var_historical(x, n, confidence, KEEL_COUNT(confidence), arena, got), KEEL_OK);
+        for (size_t i = 0; i < KEEL_COUNT(confidence); i++) {
+            double q = keel_quantile_sorted(sorted, n, 1 - confidence[i]), h = (double)(n - 1) * (1 - confidence[i]);
+            struct keel_sum sum = {0};
+            size_t k = 0;
+
+            for (; k < n && (sorted[k] <= q || (double)k <= h + 1e-9); k++)
+                keel_sum_add(&sum, sorted[k]);
+            ck_assert(got[i].var == -q && got[i].es == -keel_sum_value(&sum) / (double)k);
         }
         keel_arena_reset(arena);
     }
@@ -345,6 +385,7 @@ int main(void)
     tcase_add_test(history, historical_vectors);
     tcase_add_loop_test(history, historical, 0, (int)KEEL_COUNT(history_case));
     tcase_add_test(history, historical_properties);
+    tcase_add_test(history, selection_changes_nothing);
     tcase_add_test(bars, closes_are_taken_in_order);
     tcase_add_test(bars, closes_keep_the_newest);
     tcase_add_loop_test(bars, profits, 0, (int)KEEL_COUNT(profit_case));
