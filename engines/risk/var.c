@@ -109,31 +109,62 @@ static uint32_t slot(const struct risk_closes *c, uint32_t i)
     return (c->at + RISK_CLOSES - c->n + i) % RISK_CLOSES;
 }
 
+/*
+ * The rule for bars that do not all come: growth[i] is c's close over the one before, at the bars i and i - 1 of first,
+ * or 0 where c has not both of them as neighbours. A bar in between would make the return another one.
+ */
+static void growths_along(const struct risk_closes *first, const struct risk_closes *c, double growth[RISK_CLOSES])
+{
+    uint32_t at = 0;
+
+    for (uint32_t i = 1; i < first->n; i++) {
+        int64_t from = first->ts[slot(first, i - 1)], to = first->ts[slot(first, i)];
+
+        while (at < c->n && c->ts[slot(c, at)] < from)
+            at++;
+        if (at + 1 >= c->n || c->ts[slot(c, at)] != from || c->ts[slot(c, at + 1)] != to)
+            growth[i] = 0;
+        else
+            growth[i] = c->close[slot(c, at + 1)] / c->close[slot(c, at)];
+    }
+}
+
 size_t risk_profits(const struct risk_closes *const *closes, const double *value, size_t k, double *out)
 {
-    double profit[RISK_CLOSES] = {0};
+    double profit[RISK_CLOSES] = {0}, growth[RISK_CLOSES];
     bool missing[RISK_CLOSES] = {false};
     uint32_t first = k > 0 ? closes[0]->n : 0;
     size_t n = 0;
 
     for (size_t s = 0; s < k; s++) {
-        const struct risk_closes *c = closes[s];
-        uint32_t at = 0;
-
+        growths_along(closes[0], closes[s], growth);
         for (uint32_t i = 1; i < first; i++) {
-            int64_t from = closes[0]->ts[slot(closes[0], i - 1)], to = closes[0]->ts[slot(closes[0], i)];
-
-            while (at < c->n && c->ts[slot(c, at)] < from)
-                at++;
-            /* Neighbours here too: a bar in between would make the return another one. */
-            if (at + 1 >= c->n || c->ts[slot(c, at)] != from || c->ts[slot(c, at + 1)] != to)
-                missing[i] = true;
-            else
-                profit[i] += value[s] * (c->close[slot(c, at + 1)] / c->close[slot(c, at)] - 1);
+            missing[i] |= growth[i] == 0;
+            profit[i] += value[s] * (growth[i] - 1);
         }
     }
     for (uint32_t i = 1; i < first; i++)
         if (!missing[i])
             out[n++] = profit[i];
+    return n;
+}
+
+size_t risk_growths(const struct risk_closes *const *closes, size_t k, double *out)
+{
+    double growth[RISK_CLOSES];
+    bool missing[RISK_CLOSES] = {false};
+    uint32_t first = k > 0 ? closes[0]->n : 0;
+    size_t n = 0;
+
+    for (size_t s = 0; s < k; s++) {
+        growths_along(closes[0], closes[s], growth);
+        for (uint32_t i = 1; i < first; i++) {
+            missing[i] |= growth[i] == 0;
+            out[(i - 1) * k + s] = growth[i];
+        }
+    }
+    for (uint32_t i = 1; i < first; i++)
+        if (!missing[i])
+            memmove(out + k * n++, out + (i - 1) * k, k * sizeof *out);
     return n;
 }

@@ -43,5 +43,7 @@ void risk_closes_add(struct risk_closes *c, int64_t ts, double close); /* ts mus
  * oldest first.
  */
 size_t risk_profits(const struct risk_closes *const *closes, const double *value, size_t k, double *out);
+/* Of the same pairs each symbol's later close over its earlier one, k numbers a pair; room for RISK_CLOSES pairs. */
+size_t risk_growths(const struct risk_closes *const *closes, size_t k, double *out);
 
 #endif

@@ -357,7 +357,7 @@ static const struct {
 START_TEST(profits)
 {
     const struct risk_closes *closes[3];
-    double value[3], got[RISK_CLOSES];
+    double value[3], got[RISK_CLOSES], growth[3 * RISK_CLOSES];
     size_t k = profit_case[_i].k, n;
 
     for (size_t i = 0; i < k; i++) {
@@ -368,6 +368,14 @@ START_TEST(profits)
     ck_assert_msg(n == profit_case[_i].n, "%s: %zu profits", profit_case[_i].why, n);
     for (size_t i = 0; i < n; i++)
         near(got[i], profit_case[_i].profit[i], 1e-13, profit_case[_i].why);
+    /* The same pairs of bars, each symbol for itself. */
+    ck_assert_uint_eq(risk_growths(closes, k, growth), n);
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (size_t s = 0; s < k; s++)
+            sum += value[s] * (growth[i * k + s] - 1);
+        near(sum, profit_case[_i].profit[i], 1e-13, profit_case[_i].why);
+    }
 }
 END_TEST
 
