@@ -2,9 +2,10 @@
  * What the ops of the risk engine share. Memory is the state; every change of it goes to the store in the same step,
  * and nobody is answered before the commit. After a failed commit the core loads the state anew.
  *
- *   state.c  tables in memory, loading, portfolios as lines, the decision on an order
- *   api.c    checks, VaR, limits, breaches, trading state, report
- *   bus.c    orders, fills, adjustments, positions, prices; timers
+ *   state.c    tables in memory, loading, portfolios as lines, the decision on an order
+ *   api.c      checks, limits, breaches, trading state, report
+ *   api_var.c  value at risk, stress tests
+ *   bus.c      orders, fills, adjustments, positions, prices; timers
  */
 #ifndef KEEL_RISK_OPS_H
 #define KEEL_RISK_OPS_H
@@ -172,6 +173,19 @@ bool risk_raise(struct keel_rt *rt, struct risk_engine_state *s, struct keel_txn
 /* Sets a scope's state: memory, row, durable record in t. */
 void risk_set_state(struct risk_engine_state *s, struct keel_txn *t, struct keel_call *c, const char *portfolio,
                     enum risk_state state, const char *reason);
+
+/* ---- api.c ---- */
+#define RISK_MONEY_MOST 1e24 /* more than any market: keeps sums and signs clear of the type's ends */
+#define RISK_POSITION_REC(X, S)                                                                                     \
+    X(S, STR, symbol, KEEL_OPT, 1, 32, "", "symbol")                                                                \
+    X(S, MONEY, market_value, NULL, -RISK_MONEY_MOST, RISK_MONEY_MOST, "currency", "signed market value")            \
+    X(S, REST, other, KEEL_OPT, 0, 0, "", "other members are ignored")
+KEEL_RECORD(risk_position_in, RISK_POSITION_REC);
+/* The symbol in capitals, or NULL. */
+const char *risk_symbol_of(struct keel_arena *a, const char *text);
+/* Failures of the call. */
+enum keel_status risk_bad_symbol(struct keel_call *c, const char *field);
+enum keel_status risk_unknown_portfolio(struct keel_call *c, const char *id);
 
 keel_step_fn api_check, api_var, api_report, api_limits_list, api_limits_put, api_limits_delete, api_breaches,
     api_resolve, api_state_get, api_state_put, api_stress;
