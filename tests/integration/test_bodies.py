@@ -114,6 +114,53 @@ def problem(test, got, status, code=None, field=None, ran=True):
     return got
 
 
+def simulated_pair(value, covariance, n, seed):
+    """Profits of two positions with lognormal prices, the lowest first, as docs/decisions/monte-carlo.md has it: eight
+    lanes of xoshiro256++ seeded by splitmix64, Box and Muller's normals, blocks of 64 simulations, a row a position."""
+    def word(x):
+        return x & (1 << 64) - 1
+
+    def rotate(x, k):
+        return word(x << k) | x >> 64 - k
+
+    def seeds(state):
+        while True:
+            z = state = word(state + 0x9E3779B97F4A7C15)
+            z = word((z ^ z >> 30) * 0xBF58476D1CE4E5B9)
+            z = word((z ^ z >> 27) * 0x94D049BB133111EB)
+            yield z ^ z >> 31
+
+    def draw(s):
+        result = word(rotate(word(s[0] + s[3]), 23) + s[0])
+        t = word(s[1] << 17)
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= t
+        s[3] = rotate(s[3], 45)
+        return result
+
+    def row():
+        out = []
+        for _ in range(4):
+            polar = [(math.sqrt(-2 * math.log(1 - (draw(s) >> 12) * 2**-52)), draw(s)) for s in lanes]
+            turns = [(r, ((bits >> 62) + (word(bits << 2) >> 12) * 2**-52 - 0.5) * math.pi / 2) for r, bits in polar]
+            out += [r * math.cos(a) for r, a in turns] + [r * math.sin(a) for r, a in turns]
+        return out
+
+    source = seeds(seed)
+    lanes = [[next(source) for _ in range(4)] for _ in range(8)]
+    l00 = math.sqrt(covariance[0])
+    l10 = covariance[2] / l00
+    l11 = math.sqrt(covariance[3] - l10 * l10)
+    profits = []
+    while len(profits) < n:
+        profits += [value[0] * math.expm1(l00 * x) + value[1] * math.expm1(l10 * x + l11 * y)
+                    for x, y in zip(row(), row())]
+    return sorted(profits[:n])
+
+
 class Pair(unittest.TestCase):
     """The same requests to a hybrid and to a plain chain."""
     names = CHAIN
@@ -552,6 +599,30 @@ class Orders(Pair):
         for name in ("var_95", "var_99", "expected_shortfall_95", "expected_shortfall_99"):
             self.assertIsNone(few["var_result"][name])
             self.assertIsInstance(few["undefined"][name], str)
+
+    def test_a_simulation_repeats_itself(self):
+        """Both modes give the same figures, and so does another implementation of the same generators."""
+        values, covariance = [600, -250], [4e-4, 1e-4, 1e-4, 9e-4]
+        body = {"positions": [{"symbol": s, "market_value": v} for s, v in zip(("BTCUSDT", "ETHUSDT"), values)],
+                "covariance": covariance, "method": "monte_carlo", "num_simulations": 1000, "seed": 12345}
+        got = self.post("risk", "/risk/portfolio-var/desk", body).json
+        result = got["var_result"]
+        self.assertEqual((result["method"], result["distribution"], result["seed"], result["num_simulations"],
+                          result["returns"], result["portfolio_value"]), ("monte_carlo", "normal", 12345, 1000, 0, 350))
+        self.assertEqual(got["undefined"], {})
+        profits = simulated_pair(values, covariance, 1000, 12345)
+        for name, share in (("95", 0.05), ("99", 0.01)):
+            at = 999 * share
+            low = int(at)
+            quantile = profits[low] + (at - low) * (profits[low + 1] - profits[low])
+            self.assertAlmostEqual(result["var_" + name], quantile, 9)
+            tail = [p for p in profits if p <= quantile]
+            self.assertAlmostEqual(result["expected_shortfall_" + name], sum(tail) / len(tail), 9)
+            self.assertGreater(result["standard_error"]["var_" + name], 0)
+        same = self.post("risk", "/risk/portfolio-var/desk", body).json["var_result"]
+        self.assertEqual(same, result)
+        problem(self, self.post("risk", "/risk/portfolio-var/desk", dict(body, covariance=[1, 2, 2, 1])), 400,
+                "not_semidefinite", "covariance")
 
     def test_lists(self):
         """Lists take limit and after and end with count and next, whatever they list."""

@@ -448,13 +448,22 @@ class Compat(unittest.TestCase):
     @difference("POST `/risk/portfolio-var/{id}` with `num_simulations`")
     def var(self):
         returns = [((i * 37) % 100 - 50) / 1000 for i in range(100)]
-        body = {"positions": [{"symbol": "AAPL", "market_value": 1000}], "returns": returns, "num_simulations": 10**12}
-        got = self.call("risk", "POST", "/risk/portfolio-var/desk", body)
-        self.assertEqual(got["ignored"], ["num_simulations"])
-        self.assertEqual(got["var_result"]["num_simulations"], 0)
+        body = {"positions": [{"symbol": "AAPL", "market_value": 1000}], "returns": returns}
+        got = self.call("risk", "POST", "/risk/portfolio-var/desk", dict(body, num_simulations=100000))["var_result"]
+        self.assertEqual((got["num_simulations"], got["method"], got["seed"]), (100000, "monte_carlo", 1))
+        # By another way: the 5 % quantile of a lognormal law with the mean and deviation of log(1 + r).
+        logs = [math.log1p(r) for r in returns]
+        law = statistics.NormalDist(statistics.fmean(logs), statistics.stdev(logs))
+        self.assertAlmostEqual(got["var_95"], 1000 * math.expm1(law.inv_cdf(0.05)),
+                               delta=4 * got["standard_error"]["var_95"])
+        self.assertLessEqual(got["expected_shortfall_95"], got["var_95"])
+        ask = dict(body, returns=returns[:59], num_simulations=1000)
+        self.assertIsNone(self.call("risk", "POST", "/risk/portfolio-var/desk", ask)["var_result"]["var_95"])
+        self.refused("risk", "POST", "/risk/portfolio-var/desk", dict(ask, num_simulations=10**12), 400, "out_of_range")
         # Type 7 quantile of the 100 different returns -0.050 ... 0.049: at 0.05 * 99 = 4.95 from the lowest.
-        self.assertAlmostEqual(got["var_result"]["var_95"], -1000 * 0.04505, 9)
-        self.assertLessEqual(got["var_result"]["expected_shortfall_95"], got["var_result"]["var_95"])
+        got = self.call("risk", "POST", "/risk/portfolio-var/desk", body)["var_result"]
+        self.assertEqual((got["num_simulations"], got["method"]), (0, "historical"))
+        self.assertAlmostEqual(got["var_95"], -1000 * 0.04505, 9)
 
     @difference("GET `/risk/breaches`")
     def breaches(self):

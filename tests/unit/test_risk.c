@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <check.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,17 @@ static void near(const struct keel_jval *v, const char *path, double want)
 
     ck_assert_msg(f && f->type == KEEL_JNUM, "%s", path);
     ck_assert_double_eq_tol(strtod(f->text, NULL), want, 1e-9);
+}
+
+/* A figure of a simulation: within four of the standard errors that the answer has too. */
+static void within(const struct keel_jval *v, const char *name, double want, const char *error)
+{
+    const struct keel_jval *result = answer_find(v, "var_result"), *f = answer_find(result, name),
+                           *e = answer_find(answer_find(result, "standard_error"), error);
+
+    ck_assert_msg(f && f->type == KEEL_JNUM && e && e->type == KEEL_JNUM, "%s", name);
+    ck_assert_double_gt(strtod(e->text, NULL), 0);
+    ck_assert_double_eq_tol(strtod(f->text, NULL), want, 4 * strtod(e->text, NULL));
 }
 
 /* The check of one limit in a decision. */
@@ -1092,11 +1104,44 @@ START_TEST(live_value_at_risk)
 }
 END_TEST
 
+/*
+ * 60 log returns, half of them log(0.9), the others -log(0.9): mean 0, sample deviation -log(0.9) * sqrt(60 / 59). The
+ * quantile of the lognormal profit of 1000 is 1000 * (1 - exp(-z * deviation)).
+ */
+START_TEST(live_simulation)
+{
+    const double deviation = 0.10624965;
+    const struct keel_jval *v;
+
+    cash("entry-1", "100000");
+    bars(60);
+    quote("BTCUSDT", "100", "100");
+    fill("t1", "v1", "BUY", "10", "100", "0");
+    v = ASK(200, "POST", "/risk/portfolio-var/main", "{\"method\":\"monte_carlo\"}");
+    IS(v, "var_result.var_95", "null");
+    IS(v, "var_result.returns", "59");
+    IS(v, "var_result.num_simulations", "0");
+    IS(v, "var_result.standard_error.var_95", "null");
+    IS(v, "undefined.var_95", "'59 of 60 returns'");
+    IS(v, "undefined.standard_error", "'59 of 60 returns'");
+    bars(1);
+    quote("BTCUSDT", "100", "100");
+    v = ASK(200, "POST", "/risk/portfolio-var/main", "{\"num_simulations\":200000}");
+    IS(v, "var_result.method", "'monte_carlo'");
+    IS(v, "var_result.num_simulations", "200000");
+    IS(v, "var_result.returns", "60");
+    IS(v, "var_result.portfolio_value", "1000");
+    within(v, "var_95", -1000 * (1 - exp(-1.6448536269514722 * deviation)), "var_95");
+    within(v, "var_99", -1000 * (1 - exp(-2.3263478740408408 * deviation)), "var_99");
+    IS(v, "undefined", "{0}");
+}
+END_TEST
+
 START_TEST(supplied_value_at_risk)
 {
     static const char body[] =
         "{\"positions\":[{\"symbol\":\"A\",\"market_value\":600},{\"symbol\":\"B\",\"market_value\":\"400\"}],"
-        "\"num_simulations\":10000,%s\"returns\":[%s]}";
+        "\"portfolio_value\":7,%s\"returns\":[%s]}";
     char returns[2048] = "", text[4096];
     const struct keel_jval *v;
     size_t n = 0;
@@ -1125,6 +1170,249 @@ START_TEST(supplied_value_at_risk)
     IS(v, "undefined.var_95", "'2 of 60 returns'");
     v = ASK(200, "POST", "/risk/portfolio-var/nobody", "{\"positions\":[{\"symbol\":\"A\",\"market_value\":1}]}");
     IS(v, "var_result.returns", "0");
+}
+END_TEST
+
+#define VAR_NOBODY "/risk/portfolio-var/nobody"
+/* In this order v'Cv is 436 (1.6e13 * 4e-12 + 2 * 2.4e13 * 1e-12 + 3.6e13 * 9e-12), in the symbols' order 336. */
+#define TWO "\"positions\":[{\"symbol\":\"B\",\"market_value\":4e6},{\"symbol\":\"a\",\"market_value\":6e6}]"
+#define COVARIANCE "\"covariance\":[4e-12,1e-12,1e-12,9e-12]"
+#define SIXTY \
+    "0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02," \
+    "0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02," \
+    "0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02,0.01,-0.01,0.02,-0.02"
+
+/* Changes so small that profits are linear in them: value at risk is z times the root of v'Cv. */
+START_TEST(given_covariance)
+{
+    static const double z95 = 1.6448536269514722, z99 = 2.3263478740408408, es95 = 2.0627128075074257;
+    const double sigma = 20.8806130178211; /* root of 436 */
+    const struct keel_jval *v =
+        ASK(200, "POST", VAR_NOBODY, "{\"method\":\"parametric\"," TWO "," COVARIANCE "}");
+
+    near(v, "var_result.var_95", -z95 * sigma);
+    near(v, "var_result.var_99", -z99 * sigma);
+    near(v, "var_result.expected_shortfall_95", -es95 * sigma);
+    IS(v, "var_result.num_simulations", "0");
+    IS(v, "var_result.returns", "0");
+    IS(v, "var_result.seed", "absent");
+    IS(v, "undefined", "{0}");
+    v = ASK(200, "POST", VAR_NOBODY, "{\"num_simulations\":100000," TWO "," COVARIANCE "}");
+    IS(v, "var_result.method", "'monte_carlo'");
+    IS(v, "var_result.portfolio_value", "10000000");
+    IS(v, "var_result.num_simulations", "100000");
+    IS(v, "var_result.seed", "1");
+    IS(v, "var_result.distribution", "'normal'");
+    within(v, "var_95", -z95 * sigma, "var_95");
+    within(v, "var_99", -z99 * sigma, "var_99");
+    within(v, "expected_shortfall_95", -es95 * sigma, "var_99");
+    /* t4 of the same variance: 2.6494919067906837 at 99 % (shared/vectors/var_es_parametric.json). */
+    v = ASK(200, "POST", VAR_NOBODY,
+            "{\"method\":\"monte_carlo\",\"num_simulations\":100000,\"degrees_of_freedom\":4," TWO "," COVARIANCE "}");
+    IS(v, "var_result.distribution", "'student_t'");
+    within(v, "var_99", -2.6494919067906837 * sigma, "var_99");
+}
+END_TEST
+
+static const char *var_95_of(const char *more)
+{
+    const char *body = keel_arena_printf(arena, "{\"method\":\"monte_carlo\",%s" TWO "," COVARIANCE "}", more);
+
+    return answer_find(ASK(200, "POST", VAR_NOBODY, body), "var_result.var_95")->text;
+}
+
+START_TEST(seeds)
+{
+    const char *one = var_95_of("");
+
+    ck_assert_str_eq(one, var_95_of("\"seed\":1,"));
+    ck_assert_str_eq(one, var_95_of("\"seed\":1,\"num_simulations\":10000,"));
+    ck_assert_str_ne(one, var_95_of("\"seed\":0,"));
+    ck_assert_str_ne(one, var_95_of("\"seed\":9223372036854775807,"));
+    ck_assert_str_ne(one, var_95_of("\"num_simulations\":10001,"));
+    ck_assert_str_ne(one, var_95_of("\"degrees_of_freedom\":1000,"));
+}
+END_TEST
+
+/*
+ * Returns of the whole portfolio: log(1 + r) of +-1 % and +-2 % has the mean -0.000125021 and the sample deviation
+ * 0.0159468 (Python's statistics.fmean and stdev).
+ */
+START_TEST(simulated_returns)
+{
+    const struct keel_jval *v = ASK(200, "POST", VAR_NOBODY,
+                                    "{\"num_simulations\":100000," TWO ",\"returns\":[" SIXTY "]}");
+
+    IS(v, "var_result.method", "'monte_carlo'");
+    IS(v, "var_result.returns", "60");
+    within(v, "var_95", -1e7 * (1 - exp(-0.000125021 - 1.6448536269514722 * 0.0159468)), "var_95");
+    v = ASK(200, "POST", VAR_NOBODY, "{\"num_simulations\":100," TWO ",\"returns\":[0.1,0.2]}");
+    IS(v, "var_result.num_simulations", "0");
+    IS(v, "undefined.var_95", "'2 of 60 returns'");
+    v = ASK(400, "POST", VAR_NOBODY, "{\"num_simulations\":100," TWO ",\"returns\":[0.1,-1]}");
+    IS(v, "code", "'out_of_range'");
+    IS(v, "field", "'returns[1]'");
+    ASK(200, "POST", VAR_NOBODY, "{\"num_simulations\":100," TWO ",\"returns\":[0.1,-0.9999999999999999]}");
+    ASK(200, "POST", VAR_NOBODY, "{" TWO ",\"returns\":[0.1,-1]}"); /* of history it is one like others */
+}
+END_TEST
+
+START_TEST(few_simulations)
+{
+    const struct keel_jval *v = ASK(200, "POST", VAR_NOBODY, "{\"num_simulations\":300," TWO "," COVARIANCE "}");
+
+    IS(v, "undefined", "{1}");
+    IS(v, "undefined.standard_error", "'too few simulations'");
+    IS(v, "var_result.standard_error.var_99", "null");
+    ck_assert_int_eq(answer_find(v, "var_result.standard_error.var_95")->type, KEEL_JNUM);
+    ck_assert_int_eq(answer_find(v, "var_result.var_99")->type, KEEL_JNUM);
+    v = ASK(200, "POST", VAR_NOBODY,
+            "{\"method\":\"monte_carlo\",\"positions\":[{\"symbol\":\"A\",\"market_value\":1}],\"covariance\":[1e6]}");
+    IS(v, "var_result.var_95", "null");
+    IS(v, "var_result.num_simulations", "0");
+    IS(v, "undefined.var_95", "'a profit is beyond what a number holds'");
+}
+END_TEST
+
+#define MC "\"method\":\"monte_carlo\","
+#define ONE "\"positions\":[{\"symbol\":\"A\",\"market_value\":1}]"
+static const struct { const char *why, *body, *code, *field; } bad_var[] = {
+    {"too few", "{\"num_simulations\":99," TWO "," COVARIANCE "}", "'out_of_range'", "'num_simulations'"},
+    {"too many", "{\"num_simulations\":1000001," TWO "," COVARIANCE "}", "'out_of_range'", "'num_simulations'"},
+    {"negative seed", "{" MC "\"seed\":-1," TWO "," COVARIANCE "}", "'out_of_range'", "'seed'"},
+    {"no variance", "{" MC "\"degrees_of_freedom\":2.09," TWO "," COVARIANCE "}", "'out_of_range'",
+     "'degrees_of_freedom'"},
+    {"as good as normal", "{" MC "\"degrees_of_freedom\":1000.1," TWO "," COVARIANCE "}", "'out_of_range'",
+     "'degrees_of_freedom'"},
+    {"another method", "{\"method\":\"jackknife\"," TWO "}", "'bad_enum'", "'method'"},
+    {"history does not simulate", "{\"method\":\"historical\",\"num_simulations\":1000," TWO "}", "'conflict'",
+     "'num_simulations'"},
+    {"nor does a formula", "{\"method\":\"parametric\",\"num_simulations\":1000," TWO "}", "'conflict'",
+     "'num_simulations'"},
+    {"a seed of history", "{\"method\":\"historical\",\"seed\":1," TWO "}", "'conflict'", "'seed'"},
+    {"a seed alone", "{\"seed\":1," TWO "}", "'conflict'", "'seed'"},
+    {"degrees of freedom of a formula", "{\"method\":\"parametric\",\"degrees_of_freedom\":4," TWO "}", "'conflict'",
+     "'degrees_of_freedom'"},
+    {"a covariance of history", "{\"method\":\"historical\"," TWO "," COVARIANCE "}", "'conflict'", "'covariance'"},
+    {"a covariance alone", "{" TWO "," COVARIANCE "}", "'conflict'", "'covariance'"},
+    {"two sources", "{" MC TWO "," COVARIANCE ",\"returns\":[" SIXTY "]}", "'conflict'", "'returns'"},
+    {"a covariance of nothing", "{" MC COVARIANCE "}", "'missing'", "'positions'"},
+    {"a row too few", "{" MC TWO ",\"covariance\":[1,0]}", "'length'", "'covariance'"},
+    {"a number too many", "{" MC TWO ",\"covariance\":[1,0,0,1,1]}", "'length'", "'covariance'"},
+    {"no positions", "{" MC "\"positions\":[],\"covariance\":[1]}", "'length'", "'covariance'"},
+    {"not one number", "{" MC TWO ",\"covariance\":[]}", "'too_few'", "'covariance'"},
+    {"upper half only", "{" MC TWO ",\"covariance\":[4,1,0,9]}", "'not_symmetric'", "'covariance'"},
+    {"the same for a formula", "{\"method\":\"parametric\"," TWO ",\"covariance\":[4,1,0,9]}", "'not_symmetric'",
+     "'covariance'"},
+    {"no covariance", "{" MC TWO ",\"covariance\":[1,2,2,1]}", "'not_semidefinite'", "'covariance'"},
+    {"a negative variance", "{\"method\":\"parametric\"," ONE ",\"covariance\":[-1]}", "'not_semidefinite'",
+     "'covariance'"},
+    {"without a symbol",
+     "{" MC "\"positions\":[{\"symbol\":\"A\",\"market_value\":1},{\"market_value\":1}],\"covariance\":[1,0,0,1]}",
+     "'missing'", "'positions[1].symbol'"},
+    {"twice the same",
+     "{" MC "\"positions\":[{\"symbol\":\"A\",\"market_value\":1},{\"symbol\":\"a\",\"market_value\":1}],"
+     "\"covariance\":[1,0,0,1]}",
+     "'duplicate'", "'positions'"},
+    {"a symbol that is none",
+     "{" MC "\"positions\":[{\"symbol\":\"A\",\"market_value\":1},{\"symbol\":\"?\",\"market_value\":1}],"
+     "\"covariance\":[1,0,0,1]}",
+     "'bad_symbol'", "'positions[1].symbol'"},
+};
+
+START_TEST(refused_value_at_risk)
+{
+    const struct keel_jval *v = ASK(400, "POST", VAR_NOBODY, bad_var[_i].body);
+
+    IS(v, "code", bad_var[_i].code);
+    IS(v, "field", bad_var[_i].field);
+}
+END_TEST
+
+/* The other side of each bound. */
+static const char *const good_var[] = {
+    "{\"num_simulations\":100," TWO "," COVARIANCE "}",
+    "{" MC "\"degrees_of_freedom\":2.1," TWO "," COVARIANCE "}",
+    "{" MC "\"num_simulations\":1000000," ONE ",\"covariance\":[1e-4]}",
+    "{" MC TWO ",\"covariance\":[4,6,6,9]}", /* singular */
+    "{" MC TWO ",\"covariance\":[0,0,0,0]}",
+    "{\"method\":\"parametric\"," TWO ",\"covariance\":[0,0,0,0]}",
+    "{\"method\":null,\"num_simulations\":null," TWO "}",
+};
+
+START_TEST(accepted_value_at_risk)
+{
+    ASK(200, "POST", VAR_NOBODY, good_var[_i]);
+}
+END_TEST
+
+/* n positions of 1 and what comes behind them. */
+static const char *many_positions(size_t n, const char *more)
+{
+    char *text = keel_arena_text(arena, n * 48 + strlen(more) + 64);
+    size_t at = (size_t)sprintf(text, "{\"positions\":[");
+
+    for (size_t i = 0; i < n; i++)
+        at += (size_t)sprintf(text + at, "%s{\"symbol\":\"S%zu\",\"market_value\":1}", i ? "," : "", i);
+    sprintf(text + at, "],%s}", more);
+    return text;
+}
+
+/* 4e9 / (k (k + 100)): 10013 for 584 positions, 9981 for 585, 3636 for 1000. */
+START_TEST(work_is_bounded)
+{
+    const struct keel_jval *v;
+
+    ASK(200, "POST", VAR_NOBODY, many_positions(584, MC "\"seed\":1"));
+    v = ASK(400, "POST", VAR_NOBODY, many_positions(585, MC "\"seed\":1"));
+    IS(v, "code", "'out_of_range'");
+    IS(v, "field", "'num_simulations'");
+    IS(v, "detail", "'585 positions leave room for 9981 simulations'");
+    ASK(200, "POST", VAR_NOBODY, many_positions(1000, "\"num_simulations\":3636"));
+    ASK(400, "POST", VAR_NOBODY, many_positions(1000, "\"num_simulations\":3637"));
+    /* Returns of the whole are one position. */
+    ASK(200, "POST", VAR_NOBODY, many_positions(1000, "\"num_simulations\":1000000,\"returns\":[0.1,0.2]"));
+}
+END_TEST
+
+START_TEST(too_many_positions)
+{
+    const struct keel_jval *v;
+
+    for (int i = 0; i <= 1000; i++) {
+        const char *symbol = keel_arena_printf(arena, "S%d", i);
+        record("adjustment", keel_arena_printf(arena,
+                                               "{\"adjustment_id\":\"%s\",\"portfolio_id\":\"main\",\"kind\":"
+                                               "\"OPENING\",\"currency\":\"USDT\",\"symbol\":\"%s\","
+                                               "\"quantity\":\"1\",\"price\":\"100\"}",
+                                               symbol, symbol));
+        quote(symbol, "100", "100");
+        if (i == 999)
+            ASK(200, "POST", "/risk/portfolio-var/main", "{\"num_simulations\":100}");
+    }
+    v = ASK(422, "POST", "/risk/portfolio-var/main", "{\"num_simulations\":100}");
+    IS(v, "code", "'too_many_positions'");
+    v = ASK(200, "POST", "/risk/portfolio-var/main", "{}");
+    IS(v, "var_result.portfolio_value", "100100");
+}
+END_TEST
+
+/* As large as a covariance may be, each number with 17 digits: it fits into a body. */
+START_TEST(largest_covariance)
+{
+    enum { K = 256 };
+    char *text = keel_arena_text(arena, K * K * 26 + 64);
+    size_t at = (size_t)sprintf(text, "\"num_simulations\":100,\"covariance\":[");
+    const struct keel_jval *v;
+
+    for (size_t i = 0; i < K * K; i++)
+        at += (size_t)sprintf(text + at, "%s%.16e", i ? "," : "", i % (K + 1) == 0 ? 1.2345678901234567e-4 : 0);
+    sprintf(text + at, "]");
+    v = ASK(200, "POST", VAR_NOBODY, many_positions(K, text));
+    IS(v, "var_result.num_simulations", "100");
+    sprintf(text + at, ",0]");
+    v = ASK(400, "POST", VAR_NOBODY, many_positions(K, text));
+    IS(v, "code", "'too_many'");
 }
 END_TEST
 
@@ -1398,7 +1686,17 @@ int main(void)
     tcase_add_test(peers, reservations_without_an_order);
     tcase_add_test(peers, strategy_is_told);
     tcase_add_test(figures, live_value_at_risk);
+    tcase_add_test(figures, live_simulation);
     tcase_add_test(figures, supplied_value_at_risk);
+    tcase_add_test(figures, given_covariance);
+    tcase_add_test(figures, seeds);
+    tcase_add_test(figures, simulated_returns);
+    tcase_add_test(figures, few_simulations);
+    tcase_add_loop_test(figures, refused_value_at_risk, 0, (int)KEEL_COUNT(bad_var));
+    tcase_add_loop_test(figures, accepted_value_at_risk, 0, (int)KEEL_COUNT(good_var));
+    tcase_add_test(figures, work_is_bounded);
+    tcase_add_test(figures, largest_covariance);
+    tcase_add_test(figures, too_many_positions);
     tcase_add_test(figures, stress);
     for (size_t i = 0; i < KEEL_COUNT(all); i++) {
         tcase_add_checked_fixture(all[i], setup, teardown);
