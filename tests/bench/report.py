@@ -43,17 +43,21 @@ def spread(values, form):
     return text
 
 
+def figures(text):
+    """Name and unit to value, of what a program printed as `name  value unit`."""
+    lines = (re.match(r"(.*?)\s{2,}([\d.]+)\s*(\S*)$", line) for line in text.splitlines())
+    return {(m.group(1).strip(), m.group(3)): float(m.group(2)) for m in lines if m}
+
+
 def guard(runs):
-    """bench_guard prints `name  value unit`; once a run."""
+    """bench_guard once a run."""
     seen = {}
     for _ in range(runs):
         code, text = output([os.path.join(BIN, "bench_guard")])
         if code not in (0, 1):
             return f"bench_guard ended with {code}.\n", []
-        for line in text.splitlines():
-            m = re.match(r"(.*?)\s{2,}([\d.]+)\s*(\S*)$", line)
-            if m:
-                seen.setdefault((m.group(1).strip(), m.group(3)), []).append(float(m.group(2)))
+        for what, value in figures(text).items():
+            seen.setdefault(what, []).append(value)
     rows = [f"| {name} | {spread(v, '{:.2f}' if unit == 'x' else '{:.1f}')} | {unit} |" for (name, unit), v in seen.items()]
     goals = []
     for (name, unit), v in seen.items():
@@ -65,6 +69,32 @@ def guard(runs):
         elif name == "allocations after start":
             goals.append({"name": f"guard: {name}", "goal": "0", "measured": f"{max(v):.0f}", "met": max(v) == 0})
     return "\n".join(["| what | median | unit |", "|---|---|---|", *rows]) + "\n", goals
+
+
+def var(runs):
+    """bench_var and numpy in turns; the ratio is made run by run."""
+    goal = {"name": "Monte Carlo VaR 100,000 x 50 against numpy", "goal": ">= 2x"}
+    large, seen, ratios, about = ("Monte Carlo, 100,000 x 50, normal", "ms"), {}, [], "numpy is not installed"
+    for _ in range(runs):
+        code, text = output([os.path.join(BIN, "bench_var")])
+        if code != 0:
+            return f"bench_var ended with {code}.\n", []
+        ours = figures(text)
+        code, text = output(["/usr/bin/python3", os.path.join(HERE, "peer_numpy.py")])
+        if code not in (0, 3):
+            return f"peer_numpy.py ended with {code}.\n", []
+        for what, value in ours.items():
+            seen.setdefault(what, []).append(value)
+        if code == 0:
+            about = text.splitlines()[0].strip("# ")
+            seen.setdefault((f"{large[0]}: {about}", "ms"), []).append(figures(text)[large])
+            ratios.append(figures(text)[large] / ours[large])
+    if ratios:
+        goal.update(measured=spread(ratios, "{:.2f}x"), met=statistics.median(ratios) >= 2)
+    else:
+        goal.update(measured=about, met=None)
+    rows = [f"| {name} | {spread(v, '{:.3f}')} | {unit} |" for (name, unit), v in seen.items()]
+    return "\n".join(["| what | median | unit |", "|---|---|---|", *rows]) + "\n", [goal]
 
 
 def bus(runs, seconds):
@@ -127,7 +157,7 @@ def main():
     p.add_argument("--quick", action="store_true", help="one short run of each: under 3 minutes")
     p.add_argument("--runs", type=int)
     p.add_argument("--out", default=os.path.join(TOP, "docs/performance.md"))
-    p.add_argument("--only", default="guard,bus,http,ws,hybrid")
+    p.add_argument("--only", default="guard,var,bus,http,ws,hybrid")
     a = p.parse_args()
     runs = a.runs or (1 if a.quick else 5)
     with open("/proc/loadavg") as f:
@@ -136,6 +166,8 @@ def main():
     parts = {
         "guard": ("Guard", "What a call pays for breaker, tracker and the whole guard, beside two clock reads.",
                   lambda: guard(runs)),
+        "var": ("Monte Carlo", "Value at risk of 50 positions by simulation, factors and figures included, on one thread; numpy does "
+                "the same with the same covariance, in turns with it.", lambda: var(runs)),
         "bus": ("Bus", "Two engines over a Redis on a unix socket, beside plain hiredis on the same socket.",
                 lambda: bus(runs, 1 if quick else 2)),
         "http": ("HTTP", "Servers on one core, the load on another, keep-alive; engines in hybrid mode. The bare libmicrohttpd "
