@@ -24,7 +24,7 @@
 
 #define RISK_FACTORS 1000 /* most positions of a simulation */
 
-/* Most simulations that k >= 1 positions leave room for, n k (k + 100) <= 4e9: some 0.1 s on a core with AVX-512. */
+/* Most simulations that k >= 1 positions leave room for, n k (k + 100) <= 4e9: at most 0.3 s of one core. */
 size_t risk_simulations(size_t k);
 
 /* Log returns over the horizon. covariance is k rows of k numbers; mean has k. */
