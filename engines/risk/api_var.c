@@ -188,7 +188,7 @@ static enum keel_status var_work(void *job, const atomic_bool *stop)
     j->is_defined = st == KEEL_OK;
     if (st != KEEL_UNDEFINED)
         return st;
-    j->why = "a profit is beyond what a number holds";
+    j->why = "a figure is beyond what a number holds";
     return KEEL_OK;
 }
 

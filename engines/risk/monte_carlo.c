@@ -337,6 +337,7 @@ enum keel_status risk_monte_carlo(const struct risk_factors *f, const double *me
                                   struct keel_arena *a, const atomic_bool *stop, struct risk_estimate *out)
 {
     struct risk_model model = risk_model_of(f, mean, value, s->freedom, a);
+    struct risk_estimate *e = keel_arena_array(a, m, sizeof *e);
     double *profit = keel_arena_array(a, s->n + RISK_BLOCK, sizeof *profit);
     size_t lowest = 0;
     enum keel_status st = risk_simulate(fastest(), &model, s->n, s->seed, a, stop, profit);
@@ -350,7 +351,11 @@ enum keel_status risk_monte_carlo(const struct risk_factors *f, const double *me
         if (looks_at(s->n, confidence[i]) > lowest)
             lowest = looks_at(s->n, confidence[i]);
     keel_lowest_f64(profit, s->n, lowest);
-    for (size_t i = 0; i < m; i++)
-        out[i] = estimate(profit, s->n, confidence[i]);
+    for (size_t i = 0; i < m; i++) {
+        e[i] = estimate(profit, s->n, confidence[i]);
+        if (!risk_var_is_finite(e[i].loss) || !isfinite(e[i].error))
+            return KEEL_UNDEFINED;
+    }
+    memcpy(out, e, m * sizeof *e);
     return KEEL_OK;
 }

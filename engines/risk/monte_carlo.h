@@ -69,7 +69,7 @@ struct risk_estimate { struct risk_var loss; double error; bool has_error; };
 
 /*
  * Simulates and estimates, at each of m confidences in (0, 1), as risk_var_historical does of profits that happened.
- * KEEL_UNDEFINED  a profit is not finite
+ * KEEL_UNDEFINED  a profit is not finite, or a figure is not
  * KEEL_CANCELLED  *stop became true
  * O(n k rank); n + 64 rank + k rank doubles from a.
  */

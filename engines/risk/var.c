@@ -15,6 +15,11 @@ static bool all_finite(const double *x, size_t n)
     return true;
 }
 
+bool risk_var_is_finite(struct risk_var v)
+{
+    return isfinite(v.var) && isfinite(v.es);
+}
+
 /* How far from the lowest of n the quantile lies. */
 static double place(size_t n, double confidence)
 {
@@ -50,6 +55,7 @@ struct risk_var risk_var_lowest(const double *x, size_t n, double confidence)
 enum keel_status risk_var_historical(const double *x, size_t n, const double *confidence, size_t m,
                                      struct keel_arena *a, struct risk_var *out)
 {
+    struct risk_var *v = keel_arena_array(a, m, sizeof *v);
     size_t tail = 0;
     double *lowest;
 
@@ -64,19 +70,27 @@ enum keel_status risk_var_historical(const double *x, size_t n, const double *co
     lowest = keel_arena_array(a, n, sizeof *lowest);
     memcpy(lowest, x, n * sizeof *lowest);
     keel_lowest_f64(lowest, n, tail);
-    for (size_t i = 0; i < m; i++)
-        out[i] = risk_var_lowest(lowest, n, confidence[i]);
+    for (size_t i = 0; i < m; i++) {
+        v[i] = risk_var_lowest(lowest, n, confidence[i]);
+        if (!risk_var_is_finite(v[i]))
+            return KEEL_UNDEFINED;
+    }
+    memcpy(out, v, m * sizeof *v);
     return KEEL_OK;
 }
 
 enum keel_status risk_var_normal(double mean, double sd, double confidence, struct risk_var *out)
 {
+    struct risk_var v;
     double z;
 
     if (!isfinite(mean) || !isfinite(sd) || sd < 0 || !(confidence > 0 && confidence < 1))
         return KEEL_UNDEFINED;
     z = keel_norm_inv(confidence);
-    *out = (struct risk_var){.var = z * sd - mean, .es = sd * keel_norm_pdf(z) / (1 - confidence) - mean};
+    v = (struct risk_var){.var = z * sd - mean, .es = sd * keel_norm_pdf(z) / (1 - confidence) - mean};
+    if (!risk_var_is_finite(v))
+        return KEEL_UNDEFINED;
+    *out = v;
     return KEEL_OK;
 }
 

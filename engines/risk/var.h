@@ -2,6 +2,7 @@
 #ifndef KEEL_RISK_VAR_H
 #define KEEL_RISK_VAR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -9,18 +10,19 @@
 #include "keel/status.h"
 
 struct risk_var { double var, es; };
+bool risk_var_is_finite(struct risk_var v);
 
 /*
  * Historical, at each of m confidences in (0, 1): x is n profits (money or fractions, signed, any order; not modified).
  * var is minus the (1 - confidence) quantile, type 7 of Hyndman & Fan (1996); es is minus the mean of the x at or below
  * it.
- * KEEL_UNDEFINED  n < 2 or an x is not finite.  n doubles from a; O(n).
+ * KEEL_UNDEFINED  n < 2, an x is not finite, or a figure is not.  n doubles from a; O(n).
  */
 enum keel_status risk_var_historical(const double *x, size_t n, const double *confidence, size_t m,
                                      struct keel_arena *a, struct risk_var *out);
 /* How many of the lowest of n values the figures at this confidence rest on; n >= 2. */
 size_t risk_tail(size_t n, double confidence);
-/* The same figures of n finite values whose risk_tail(n, confidence) lowest are in order at the front. */
+/* The same figures, infinite ones too, of n values whose risk_tail(n, confidence) lowest are in order at the front. */
 struct risk_var risk_var_lowest(const double *x, size_t n, double confidence);
 
 /*

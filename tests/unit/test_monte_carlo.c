@@ -651,6 +651,7 @@ static const struct { const char *why; double value, mean, variance; } wild_case
     {"a volatility of 100,000 %", 1, 0, 1e6},
     {"a drift beyond what a double holds", 1, 800, 1e-4},
     {"too much money", 1e308, 3, 1},
+    {"losses that fit, their sum does not", -1e8, 691, 1e-10},
 };
 
 START_TEST(what_does_not_fit)

@@ -1270,7 +1270,26 @@ START_TEST(few_simulations)
             "{\"method\":\"monte_carlo\",\"positions\":[{\"symbol\":\"A\",\"market_value\":1}],\"covariance\":[1e6]}");
     IS(v, "var_result.var_95", "null");
     IS(v, "var_result.num_simulations", "0");
-    IS(v, "undefined.var_95", "'a profit is beyond what a number holds'");
+    IS(v, "undefined.var_95", "'a figure is beyond what a number holds'");
+}
+END_TEST
+
+#define HUGE_5  "-1e308,1e308,-1e308,1e308,-1e308"
+#define HUGE_30 HUGE_5 "," HUGE_5 "," HUGE_5 "," HUGE_5 "," HUGE_5 "," HUGE_5
+static const char *const huge_method[] = {"historical", "parametric"};
+
+/* Finite returns whose sum or deviation is not: null with a reason, and no error of ours. */
+START_TEST(huge_returns)
+{
+    const struct keel_jval *v =
+        ASK(200, "POST", VAR_NOBODY,
+            keel_arena_printf(arena,
+                              "{\"method\":\"%s\",\"positions\":[{\"symbol\":\"A\",\"market_value\":1}],"
+                              "\"returns\":[" HUGE_30 "," HUGE_30 "]}",
+                              huge_method[_i]));
+
+    IS(v, "var_result.expected_shortfall_95", "null");
+    IS(v, "undefined.expected_shortfall_95", "'a figure is beyond what a number holds'");
 }
 END_TEST
 
@@ -1692,6 +1711,7 @@ int main(void)
     tcase_add_test(figures, seeds);
     tcase_add_test(figures, simulated_returns);
     tcase_add_test(figures, few_simulations);
+    tcase_add_loop_test(figures, huge_returns, 0, (int)KEEL_COUNT(huge_method));
     tcase_add_loop_test(figures, refused_value_at_risk, 0, (int)KEEL_COUNT(bad_var));
     tcase_add_loop_test(figures, accepted_value_at_risk, 0, (int)KEEL_COUNT(good_var));
     tcase_add_test(figures, work_is_bounded);

@@ -104,6 +104,7 @@ static const struct {
     {"no number", NAN, 1, 0.95, KEEL_UNDEFINED, 0, 0},
     {"infinite deviation", 0, INFINITY, 0.95, KEEL_UNDEFINED, 0, 0},
     {"confidence is no number", 0, 1, NAN, KEEL_UNDEFINED, 0, 0},
+    {"a loss beyond all numbers", 0, 1e308, 0.99, KEEL_UNDEFINED, 0, 0},
 };
 
 START_TEST(normal)
@@ -202,6 +203,7 @@ static const struct {
     {"one point", {0.01}, 1, 0.95, KEEL_UNDEFINED, 0, 0},
     {"not finite", {0.01, -INFINITY}, 2, 0.95, KEEL_UNDEFINED, 0, 0},
     {"confidence 1", {0.01, 0.02}, 2, 1, KEEL_UNDEFINED, 0, 0},
+    {"a sum beyond all numbers", {-1e308, -1e308, -1e308}, 3, 0.5, KEEL_UNDEFINED, 0, 0},
 };
 
 START_TEST(historical)
@@ -249,8 +251,8 @@ START_TEST(historical_properties)
 END_TEST
 
 /*
- * Bit by bit what a whole sort gives, at several confidences at once and in any order of them; rounded values tie at the
- * quantile, and some of those are beyond what was selected.
+ * Bit by bit what a whole sort gives, at several confidences at once and in any order of them; rounded values tie at
+ * the quantile, and some of those are beyond what was selected.
  */
 START_TEST(selection_changes_nothing)
 {
