@@ -219,7 +219,7 @@ enum keel_status bus_vector(struct keel_call *c)
         newest = NULL;
     }
     take_features(s, v, &row);
-    ml_watch(r, v->features, v->n_features, row.close, newest ? newest->close : 0, x, has, &scores);
+    ml_watch(r->scale, v->features, v->n_features, row.close, newest ? newest->close : 0, x, has, &scores);
     st = say_price(c, r, v, &row, &said);
     if (st == KEEL_OK)
         st = say_anomaly(c, r, row.ts, &scores);
@@ -227,8 +227,10 @@ enum keel_status bus_vector(struct keel_call *c)
         return st;
     memcpy(r->schema, v->schema_hash, strlen(v->schema_hash) + 1);
     for (int k = 0; k < ML_WATCHED; k++)
-        if (has[k])
+        if (has[k]) {
             ml_window_add(&r->watched[k], x[k]);
+            r->scale[k] = ml_window_scale(&r->watched[k]);
+        }
     r->scores = scores;
     ml_push(s, r, &row);
     s->ready_vectors += is_ready_for(s, v);

@@ -84,7 +84,8 @@ struct ml_series {
     double bar_close;
     struct ml_ewma volatility;
     struct ml_window watched[ML_WATCHED];
-    struct ml_scores scores; /* of the newest vector */
+    struct ml_scale scale[ML_WATCHED]; /* of these windows */
+    struct ml_scores scores;           /* of the newest vector */
     size_t n, head;          /* ring of vectors; head: oldest */
     struct ml_row row[];
 };
@@ -217,8 +218,8 @@ enum keel_status ml_predict(struct keel_call *c, enum ml_model model, const stru
 enum ml_lack ml_price(const struct ml_version *v, const struct ml_row *row, struct ml_answer *out, uint32_t *which);
 void ml_volatility(const struct ml_ewma *e, struct ml_answer *out);
 /* Scores of the watched figures against their windows; close_before 0: no return yet. */
-void ml_watch(const struct ml_series *r, const struct keel_named *f, size_t n, double close, double close_before,
-              double x[ML_WATCHED], bool has[ML_WATCHED], struct ml_scores *out);
+void ml_watch(const struct ml_scale scale[ML_WATCHED], const struct keel_named *f, size_t n, double close,
+              double close_before, double x[ML_WATCHED], bool has[ML_WATCHED], struct ml_scores *out);
 /* Next id of this process. */
 void ml_prediction_id(struct ml_state *s, char out[32]);
 

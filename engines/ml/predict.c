@@ -224,8 +224,8 @@ static enum keel_status predict_volatility(struct keel_call *c, const struct ml_
 
 /* ---- anomaly_detector ---- */
 
-void ml_watch(const struct ml_series *r, const struct keel_named *f, size_t n, double close, double close_before,
-              double x[ML_WATCHED], bool has[ML_WATCHED], struct ml_scores *out)
+void ml_watch(const struct ml_scale scale[ML_WATCHED], const struct keel_named *f, size_t n, double close,
+              double close_before, double x[ML_WATCHED], bool has[ML_WATCHED], struct ml_scores *out)
 {
     *out = (struct ml_scores){0};
     for (int k = 0; k < ML_WATCHED; k++) {
@@ -236,7 +236,7 @@ void ml_watch(const struct ml_series *r, const struct keel_named *f, size_t n, d
                 has[k] = true;
                 x[k] = f[i].value;
             }
-        out->has[k] = has[k] && ml_window_score(&r->watched[k], x[k], &out->z[k]) == KEEL_OK;
+        out->has[k] = has[k] && ml_scale_score(&scale[k], x[k], &out->z[k]) == KEEL_OK;
         if (out->has[k] && (!out->any || out->z[k] > out->z[out->farthest]))
             out->farthest = (uint32_t)k;
         out->any = out->any || out->has[k];
@@ -250,7 +250,7 @@ static void score_given(struct keel_call *c, const struct ml_ask *in, const stru
     bool has[ML_WATCHED];
     const struct ml_row *newest = ml_newest(c->state, r);
 
-    ml_watch(r, in->features, in->n_features, in->has_current_price ? keel_dec_to_f64(in->current_price) : 0,
+    ml_watch(r->scale, in->features, in->n_features, in->has_current_price ? keel_dec_to_f64(in->current_price) : 0,
              newest ? newest->close : 0, x, has, out);
     for (size_t i = 0; i < in->n_features; i++) {
         bool used = false;
@@ -266,7 +266,7 @@ static uint32_t most_seen(const struct ml_series *r)
     uint32_t n = 0;
 
     for (int k = 0; k < ML_WATCHED; k++)
-        n = r->watched[k].n > n ? r->watched[k].n : n;
+        n = r->scale[k].n > n ? r->scale[k].n : n;
     return n;
 }
 

@@ -114,6 +114,7 @@ struct ml_series *ml_series_of(struct ml_state *s, const char *symbol, const cha
 void ml_series_reset(struct ml_series *r)
 {
     memset(r->watched, 0, sizeof r->watched);
+    memset(r->scale, 0, sizeof r->scale);
     r->scores = (struct ml_scores){0};
     r->n = r->head = 0;
 }

@@ -98,25 +98,27 @@ double ml_window_mad(const struct ml_window *w)
     return w->n % 2 ? high : (deviation(w, m, w->n / 2 - 1) + high) / 2;
 }
 
-static double spread_about(const struct ml_window *w, double m, double x)
+struct ml_scale ml_window_scale(const struct ml_window *w)
 {
-    double sum = (x - m) * (x - m);
-
-    for (uint32_t i = 0; i < w->n; i++)
-        sum += (w->sorted[i] - m) * (w->sorted[i] - m);
-    return sqrt(sum / (w->n + 1));
-}
-
-enum keel_status ml_window_score(const struct ml_window *w, double x, double *score)
-{
-    double m, scale;
+    struct ml_scale s = {.n = w->n};
 
     if (w->n < ML_WINDOW_MIN)
+        return s;
+    s.median = ml_window_median(w);
+    s.width = fmax(1.4826 * ml_window_mad(w), deviation(w, s.median, (uint32_t)(0.95 * (w->n - 1))) / 1.959964);
+    for (uint32_t i = 0; s.width <= 0 && i < w->n; i++)
+        s.squares += (w->sorted[i] - s.median) * (w->sorted[i] - s.median);
+    return s;
+}
+
+enum keel_status ml_scale_score(const struct ml_scale *s, double x, double *score)
+{
+    double off = x - s->median, width = s->width;
+
+    if (s->n < ML_WINDOW_MIN)
         return KEEL_UNDEFINED;
-    m = ml_window_median(w);
-    scale = fmax(1.4826 * ml_window_mad(w), deviation(w, m, (uint32_t)(0.95 * (w->n - 1))) / 1.959964);
-    if (scale <= 0)
-        scale = spread_about(w, m, x);
-    *score = scale > 0 ? fabs(x - m) / scale : 0;
+    if (width <= 0)
+        width = sqrt((off * off + s->squares) / (s->n + 1));
+    *score = width > 0 ? fabs(off) / width : 0;
     return KEEL_OK;
 }

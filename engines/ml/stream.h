@@ -46,13 +46,24 @@ void ml_window_add(struct ml_window *w, double x);
 double ml_window_median(const struct ml_window *w); /* n >= 1 */
 double ml_window_mad(const struct ml_window *w);    /* median absolute deviation from the median; n >= 1 */
 /*
- * |x - median| / scale, x not yet in the window. The scale is the larger of 1.4826 MAD and the 95th percentile of the
- * deviations over 1.96, each consistent for normal data: figures that mostly stand still, such as a spread of one tick,
- * have next to no MAD, and what happens more often than once in twenty is no anomaly. Where both are 0 it is the root
- * mean square about the median, x included, which bounds the score by the root of n + 1.
+ * What a window says of a new observation, kept beside it: scoring one is then a division, and sees no window.
+ *
+ * The width is the larger of 1.4826 MAD and the 95th percentile of the deviations over 1.96, each consistent for normal
+ * data: figures that mostly stand still, such as a spread of one tick, have next to no MAD, and what happens more often
+ * than once in twenty is no anomaly. Where both are 0 there are the few squared deviations that are not.
+ */
+struct ml_scale {
+    double median, width, squares; /* n >= ML_WINDOW_MIN; squares: their sum, if width is 0 */
+    uint32_t n;
+};
+/* O(ML_WINDOW). */
+struct ml_scale ml_window_scale(const struct ml_window *w);
+/*
+ * |x - median| / width, x not yet in the window. Where the width is 0 it is the root mean square about the median, x
+ * included, which bounds the score by the root of n + 1.
  *
  * KEEL_UNDEFINED  fewer than ML_WINDOW_MIN observations
  */
-enum keel_status ml_window_score(const struct ml_window *w, double x, double *score);
+enum keel_status ml_scale_score(const struct ml_scale *s, double x, double *score);
 
 #endif
