@@ -112,12 +112,15 @@ static void write_members(struct keel_call *c, const struct ml_answer *a, const 
 static enum keel_status predict_one(struct keel_call *c, enum ml_model m, const struct ml_ask *in, struct ml_answer *a,
                                     const char **backend)
 {
+    struct ml_state *s = c->state;
+    struct ml_basis b = ml_basis_of(c, m);
     struct ml_refusal why = {0};
     enum keel_status st = choose_backend(c, backend);
 
     if (st != KEEL_OK)
         return st;
-    st = ml_predict(c, m, in, a, &why);
+    st = ml_predict(&b, ml_live_of(s, m, in), in, &c->ignored, a, &why);
+    s->computed += st == KEEL_OK;
     return st == KEEL_OK ? KEEL_OK : keel_fail_as(c, st, why.code, why.field, "%s", why.detail);
 }
 
@@ -226,13 +229,13 @@ static enum keel_status batch_model(struct keel_call *c, const struct ml_batch_r
     return KEEL_OK;
 }
 
-static bool write_result(struct keel_call *c, enum ml_model m, const struct ml_ask *in, size_t index)
+static bool write_result(struct keel_call *c, const struct ml_basis *b, const struct ml_ask *in, size_t index)
 {
     struct keel_json *w = &c->out;
     struct ml_refusal why = {0};
     struct ml_answer a;
     double began = keel_elapsed_ms(c);
-    bool ok = ml_predict(c, m, in, &a, &why) == KEEL_OK;
+    bool ok = ml_predict(b, ml_live_of(c->state, b->model, in), in, &c->ignored, &a, &why) == KEEL_OK;
 
     keel_json_obj(w, NULL);
     keel_json_u64(w, "index", index);
@@ -262,6 +265,7 @@ enum keel_status api_batch(struct keel_call *c)
     const struct ml_batch_request *r = c->arg;
     struct keel_json *w = &c->out;
     enum ml_model m = ML_MODELS;
+    struct ml_basis b;
     int64_t done = 0;
     const char *backend;
     enum keel_status st = batch_model(c, r, &m);
@@ -270,13 +274,15 @@ enum keel_status api_batch(struct keel_call *c)
         st = choose_backend(c, &backend);
     if (st != KEEL_OK)
         return st;
+    b = ml_basis_of(c, m);
     keel_json_obj(w, NULL);
     keel_json_str(w, "model_id", ml_models[m].id);
     keel_json_u64(w, "batch_size", r->n_inputs);
     keel_json_arr(w, "results");
     for (size_t i = 0; i < r->n_inputs; i++)
-        done += write_result(c, m, &r->inputs[i], i);
+        done += write_result(c, &b, &r->inputs[i], i);
     keel_json_end(w);
+    ((struct ml_state *)c->state)->computed += (uint64_t)done;
     keel_json_i64(w, "succeeded", done);
     keel_json_str(w, "backend", backend);
     keel_json_fix(w, "processing_time_ms", keel_elapsed_ms(c), 3);

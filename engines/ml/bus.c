@@ -16,8 +16,7 @@ static enum keel_status full(struct keel_call *c)
 }
 
 /* Sends what a model says of a record that closes at as_of. */
-static enum keel_status publish(struct keel_call *c, const struct ml_series *r, int64_t as_of,
-                                const struct ml_answer *a)
+static enum keel_status publish(struct keel_call *c, const struct ml_live *l, int64_t as_of, const struct ml_answer *a)
 {
     char id[32];
     struct keel_prediction p = {.prediction_id = id,
@@ -26,9 +25,9 @@ static enum keel_status publish(struct keel_call *c, const struct ml_series *r, 
                                 .has_model_id = true,
                                 .version = a->version,
                                 .has_version = true,
-                                .symbol = r->symbol,
+                                .symbol = l->symbol,
                                 .has_symbol = true,
-                                .spec = r->spec,
+                                .spec = l->spec,
                                 .has_spec = true,
                                 .confidence = a->confidence,
                                 .has_confidence = true,
@@ -51,7 +50,7 @@ static enum keel_status publish(struct keel_call *c, const struct ml_series *r, 
         p.value = a->volatility;
         p.has_value = true;
     }
-    return keel_publish(c, "ml.priority.prediction", r->symbol, as_of, 0, &p);
+    return keel_publish(c, "ml.priority.prediction", l->symbol, as_of, 0, &p);
 }
 
 /* What the session's report compares with the bus. */
@@ -90,13 +89,13 @@ static bool is_ready_for(const struct ml_state *s, const struct keel_vector *v)
     return m && strcmp(m->spec, v->spec) == 0 && strcmp(m->schema, v->schema_hash) == 0;
 }
 
-static enum keel_status say_anomaly(struct keel_call *c, const struct ml_series *r, int64_t as_of,
+static enum keel_status say_anomaly(struct keel_call *c, const struct ml_live *l, int64_t as_of,
                                     const struct ml_scores *s)
 {
     const struct ml_options *o = keel_options(c->rt);
     const struct keel_anomaly a = {.model_id = ml_models[ML_ANOMALY].id,
                                    .has_model_id = true,
-                                   .symbol = r->symbol,
+                                   .symbol = l->symbol,
                                    .has_symbol = true,
                                    .score = s->z[s->farthest],
                                    .has_score = true,
@@ -109,10 +108,10 @@ static enum keel_status say_anomaly(struct keel_call *c, const struct ml_series 
 
     if (!s->any || !(s->z[s->farthest] > o->anomaly_threshold))
         return KEEL_OK;
-    return keel_publish(c, "ml.critical.anomaly", r->symbol, as_of, 0, &a);
+    return keel_publish(c, "ml.critical.anomaly", l->symbol, as_of, 0, &a);
 }
 
-static enum keel_status say_price(struct keel_call *c, const struct ml_series *r, const struct keel_vector *v,
+static enum keel_status say_price(struct keel_call *c, const struct ml_live *l, const struct keel_vector *v,
                                   const struct ml_row *row, enum ml_said *said)
 {
     const struct ml_state *s = c->state;
@@ -122,7 +121,7 @@ static enum keel_status say_price(struct keel_call *c, const struct ml_series *r
     *said = s->serving ? ML_SAID_OTHER_KIND : ML_SAID_DISABLED;
     if (!is_ready_for(s, v))
         return KEEL_OK;
-    switch (ml_price(s->serving, row, &a, &which)) {
+    switch (ml_price(s->serving, row, row->close, &a, &which)) {
     case ML_MISSING:
         *said = ML_SAID_MISSING;
         return KEEL_OK;
@@ -133,7 +132,7 @@ static enum keel_status say_price(struct keel_call *c, const struct ml_series *r
         break;
     }
     *said = ML_SAID_PRICE;
-    return publish(c, r, row->ts, &a);
+    return publish(c, l, row->ts, &a);
 }
 
 /* ---- automatic training ---- */
@@ -146,7 +145,7 @@ static uint64_t labelled(const struct ml_state *s, size_t horizon)
     for (uint32_t k = 0; k < s->n_specs; k++) {
         uint64_t n = 0;
         for (uint32_t i = 0; i < s->cap; i++)
-            if (s->series[i] && strcmp(s->series[i]->spec, s->spec[k]) == 0 && s->series[i]->n > horizon)
+            if (s->series[i] && strcmp(s->series[i]->live.spec, s->spec[k]) == 0 && s->series[i]->n > horizon)
                 n += s->series[i]->n - horizon;
         most = n > most ? n : most;
     }
@@ -190,7 +189,7 @@ static void take_features(struct ml_state *s, const struct keel_vector *v, struc
         uint32_t k = ml_column(s, v->features[i].name);
         if (k == ML_INPUTS)
             continue;
-        row->x[k] = ml_take(s->how[k], v->features[i].value, row->close);
+        row->x[k] = ml_take(s->columns.how[k], v->features[i].value, row->close);
         row->present |= 1U << k;
     }
 }
@@ -200,7 +199,8 @@ enum keel_status bus_vector(struct keel_call *c)
     const struct keel_vector *v = c->arg;
     struct ml_state *s = c->state;
     struct ml_series *r = ml_series_of(s, v->symbol, v->spec);
-    const struct ml_row *newest = r ? ml_newest(s, r) : NULL;
+    struct ml_live *l = r ? &r->live : NULL;
+    const struct ml_row *newest = r ? ml_newest(l) : NULL;
     double x[ML_WATCHED];
     bool has[ML_WATCHED];
     struct ml_scores scores;
@@ -212,26 +212,26 @@ enum keel_status bus_vector(struct keel_call *c)
         return full(c);
     if (v->close <= 0)
         return keel_fail_as(c, KEEL_INVALID, "out_of_range", "close", "close must be > 0");
-    if (newest && newest->ts == v->ts_close && strcmp(r->schema, v->schema_hash) == 0)
+    if (newest && newest->ts == v->ts_close && strcmp(l->schema, v->schema_hash) == 0)
         return counted(c, ML_SAID_REPEATED);
-    if (newest && (v->ts_close < newest->ts || strcmp(r->schema, v->schema_hash) != 0)) {
+    if (newest && (v->ts_close < newest->ts || strcmp(l->schema, v->schema_hash) != 0)) {
         ml_series_reset(r);
         newest = NULL;
     }
     take_features(s, v, &row);
-    ml_watch(r->scale, v->features, v->n_features, row.close, newest ? newest->close : 0, x, has, &scores);
-    st = say_price(c, r, v, &row, &said);
+    ml_watch(l->scale, v->features, v->n_features, row.close, newest ? newest->close : 0, x, has, &scores);
+    st = say_price(c, l, v, &row, &said);
     if (st == KEEL_OK)
-        st = say_anomaly(c, r, row.ts, &scores);
+        st = say_anomaly(c, l, row.ts, &scores);
     if (st != KEEL_OK)
         return st;
-    memcpy(r->schema, v->schema_hash, strlen(v->schema_hash) + 1);
+    memcpy(l->schema, v->schema_hash, strlen(v->schema_hash) + 1);
     for (int k = 0; k < ML_WATCHED; k++)
         if (has[k]) {
             ml_window_add(&r->watched[k], x[k]);
-            r->scale[k] = ml_window_scale(&r->watched[k]);
+            l->scale[k] = ml_window_scale(&r->watched[k]);
         }
-    r->scores = scores;
+    l->scores = scores;
     ml_push(s, r, &row);
     s->ready_vectors += is_ready_for(s, v);
     maybe_train(c);
@@ -243,6 +243,7 @@ enum keel_status bus_bar(struct keel_call *c)
     const struct keel_bar *bar = c->arg;
     struct ml_state *s = c->state;
     struct ml_series *r = ml_series_of(s, bar->symbol, bar->spec);
+    struct ml_live *l = r ? &r->live : NULL;
     double close = keel_dec_to_f64(bar->close);
     struct ml_ewma next;
     enum keel_status st = KEEL_OK;
@@ -251,21 +252,21 @@ enum keel_status bus_bar(struct keel_call *c)
         return full(c);
     if (bar->close <= 0)
         return keel_fail_as(c, KEEL_INVALID, "out_of_range", "close", "close must be > 0");
-    if (bar->ts_close == r->bar_ts)
+    if (bar->ts_close == l->bar_ts)
         return counted(c, ML_SAID_BAR_REPEATED);
     /* A stream that begins anew says nothing about the one before. */
-    next = bar->ts_close < r->bar_ts ? (struct ml_ewma){0} : r->volatility;
-    if (bar->ts_close > r->bar_ts && r->bar_close > 0)
-        ml_ewma_add(&next, log(close / r->bar_close), ML_LAMBDA);
+    next = bar->ts_close < l->bar_ts ? (struct ml_ewma){0} : l->volatility;
+    if (bar->ts_close > l->bar_ts && l->bar_close > 0)
+        ml_ewma_add(&next, log(close / l->bar_close), ML_LAMBDA);
     if (next.n >= ML_VOLATILITY_MIN) {
         struct ml_answer a = {0};
         ml_volatility(&next, &a);
-        st = publish(c, r, bar->ts_close, &a);
+        st = publish(c, l, bar->ts_close, &a);
     }
     if (st != KEEL_OK)
         return st;
-    r->volatility = next;
-    r->bar_ts = bar->ts_close;
-    r->bar_close = close;
+    l->volatility = next;
+    l->bar_ts = bar->ts_close;
+    l->bar_close = close;
     return counted(c, next.n >= ML_VOLATILITY_MIN ? ML_SAID_VOLATILITY : ML_SAID_WARMING);
 }

@@ -67,7 +67,7 @@ KEEL_RECORD(ml_about, ML_ABOUT);
 struct ml_version {
     int64_t version, trained_ns, horizon;
     char schema[17], spec[17], sha256[KEEL_SHA256_TEXT];
-    struct ml_fit fit; /* input[] are columns of ml_state.input */
+    struct ml_fit fit; /* input[] are columns */
     struct ml_about about;
 };
 
@@ -78,16 +78,30 @@ extern const char *const ml_watched[ML_WATCHED];
 
 struct ml_scores { double z[ML_WATCHED]; bool has[ML_WATCHED]; uint32_t farthest; bool any; };
 
-struct ml_series {
+/* The newest of a series, and all of it that a prediction reads. */
+struct ml_live {
     char symbol[KEEL_SYMBOL_LEN + 1], spec[17], schema[17];
     int64_t bar_ts; /* close of the last bar; 0: none */
     double bar_close;
     struct ml_ewma volatility;
+    struct ml_scale scale[ML_WATCHED]; /* of the windows */
+    struct ml_scores scores;           /* of the vector */
+    bool has_vector;
+    struct ml_row vector;
+};
+
+struct ml_series {
+    struct ml_live live;
     struct ml_window watched[ML_WATCHED];
-    struct ml_scale scale[ML_WATCHED]; /* of these windows */
-    struct ml_scores scores;           /* of the newest vector */
-    size_t n, head;          /* ring of vectors; head: oldest */
+    size_t n, head; /* ring of vectors; head: oldest */
     struct ml_row row[];
+};
+
+/* Which input is in which column of a vector, and how it is taken. */
+struct ml_columns {
+    char name[ML_INPUTS][ML_NAME];
+    enum ml_how how[ML_INPUTS];
+    uint32_t n;
 };
 
 /* What became of a vector that price_model was asked about, and of a bar for the volatility. */
@@ -103,9 +117,7 @@ struct ml_state {
     uint32_t cap, n, most, kept;
     char spec[ML_SPECS][17];   /* shortest first */
     uint32_t n_specs;
-    char input[ML_INPUTS][ML_NAME];
-    enum ml_how how[ML_INPUTS];
-    uint32_t n_inputs;
+    struct ml_columns columns;
     struct ml_version *version[ML_VERSIONS], *serving; /* of price_model, oldest first */
     uint32_t n_versions;
     int64_t last_version, previous; /* previous: what rollback goes back to; 0: nothing */
@@ -171,6 +183,18 @@ KEEL_RECORD(ml_promote, ML_PROMOTE);
 
 struct ml_refusal { const char *code, *field; char detail[200]; };
 
+/*
+ * What all predictions of a call are made by. With what is asked and a struct ml_live it is all that a prediction is
+ * computed from: of copies a worker computes it while the state goes on.
+ */
+struct ml_basis {
+    enum ml_model model;
+    const struct ml_version *serving; /* price_model's; NULL: none */
+    const struct ml_columns *columns;
+    double threshold; /* of anomalies */
+    int64_t now_ns;   /* of the session */
+};
+
 struct ml_answer {
     enum ml_model model;
     int64_t version, as_of, expires;
@@ -201,7 +225,7 @@ struct ml_series *ml_find_series(const struct ml_state *s, const char *symbol, c
 struct ml_series *ml_series_of(struct ml_state *s, const char *symbol, const char *spec);
 /* Forgets the stream: it began anew, or its features are defined differently. */
 void ml_series_reset(struct ml_series *r);
-const struct ml_row *ml_newest(const struct ml_state *s, const struct ml_series *r); /* NULL when empty */
+const struct ml_row *ml_newest(const struct ml_live *l); /* NULL: there is no vector yet */
 void ml_push(struct ml_state *s, struct ml_series *r, const struct ml_row *row);
 /* Column of a feature, ML_INPUTS when there is no room for it. */
 uint32_t ml_column(struct ml_state *s, const char *name);
@@ -211,11 +235,20 @@ struct ml_version *ml_version_read(struct ml_state *s, struct keel_arena *a, con
                                    const char *about, const char **why);
 
 /* predict.c */
-/* KEEL_UNDEFINED with *why (code stale_input, missing, out_of_range or model_disabled) when there is no prediction. */
-enum keel_status ml_predict(struct keel_call *c, enum ml_model model, const struct ml_ask *in, struct ml_answer *out,
-                            struct ml_refusal *why);
-/* The price model on a row; UP, DOWN or FLAT by the probability. */
-enum ml_lack ml_price(const struct ml_version *v, const struct ml_row *row, struct ml_answer *out, uint32_t *which);
+/* As things are now; pointers are into the state. */
+struct ml_basis ml_basis_of(const struct keel_call *c, enum ml_model model);
+/* The stream that it asks about; NULL: there is none, or it needs none. */
+const struct ml_live *ml_live_of(const struct ml_state *s, enum ml_model model, const struct ml_ask *in);
+/*
+ * Of what is given alone. Features that are not used go to ignored.
+ *
+ * KEEL_UNDEFINED with *why (code stale_input, missing, out_of_range or model_disabled) when there is no prediction.
+ */
+enum keel_status ml_predict(const struct ml_basis *b, const struct ml_live *live, const struct ml_ask *in,
+                            struct keel_ignored *ignored, struct ml_answer *out, struct ml_refusal *why);
+/* The price model on a row, from that price on (0: none); UP, DOWN or FLAT by the probability. */
+enum ml_lack ml_price(const struct ml_version *v, const struct ml_row *row, double price, struct ml_answer *out,
+                      uint32_t *which);
 void ml_volatility(const struct ml_ewma *e, struct ml_answer *out);
 /* Scores of the watched figures against their windows; close_before 0: no return yet. */
 void ml_watch(const struct ml_scale scale[ML_WATCHED], const struct keel_named *f, size_t n, double close,

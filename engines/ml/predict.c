@@ -1,4 +1,6 @@
-/* Predictions from what is in memory: of a live vector, or of the figures of a request; a refusal says what is lacking.
+/*
+ * Predictions: of a live vector, or of the figures of a request; a refusal says what is lacking. What there is to go
+ * by is looked up first (ml_basis_of, ml_live_of); the rest sees no state, so that a worker may do it for a batch.
  */
 #include "ops.h"
 
@@ -40,16 +42,37 @@ static bool symbol_of(const char *text, char out[KEEL_SYMBOL_LEN + 1])
     return true;
 }
 
-/* The live stream of a request. */
-static enum keel_status live(const struct ml_state *s, const struct ml_ask *in, const char *spec,
-                             struct ml_series **out, struct ml_refusal *why)
+struct ml_basis ml_basis_of(const struct keel_call *c, enum ml_model model)
 {
-    char symbol[KEEL_SYMBOL_LEN + 1];
+    const struct ml_state *s = c->state;
+    const struct ml_options *o = keel_options(c->rt);
 
+    return (struct ml_basis){.model = model,
+                             .serving = s->serving,
+                             .columns = &s->columns,
+                             .threshold = o->anomaly_threshold,
+                             .now_ns = keel_session_ns(c->rt)};
+}
+
+const struct ml_live *ml_live_of(const struct ml_state *s, enum ml_model model, const struct ml_ask *in)
+{
+    const char *spec = in->has_spec ? in->spec : model == ML_PRICE && s->serving ? s->serving->spec : "";
+    char symbol[KEEL_SYMBOL_LEN + 1];
+    const struct ml_series *r;
+
+    if (!in->has_symbol || (model == ML_PRICE && in->has_features) || !symbol_of(in->symbol, symbol))
+        return NULL;
+    r = ml_find_series(s, symbol, spec);
+    return r ? &r->live : NULL;
+}
+
+/* There is a stream, of bars of that kind if it says one. */
+static enum keel_status found(const struct ml_live *l, const struct ml_ask *in, const char *spec,
+                              struct ml_refusal *why)
+{
     if (!in->has_symbol)
         return refuse(why, "missing", "symbol", "symbol says which stream to predict from");
-    *out = symbol_of(in->symbol, symbol) ? ml_find_series(s, symbol, in->has_spec ? in->spec : spec) : NULL;
-    if (!*out)
+    if (!l)
         return refuse(why, "missing", "symbol", "there is no stream of %s%s%s", in->symbol, *spec ? " on bars of " : "",
                       spec);
     return KEEL_OK;
@@ -76,18 +99,19 @@ static const struct keel_named *find(const struct ml_ask *in, const char *name)
     return NULL;
 }
 
-static void ignore(struct keel_call *c, const char *name)
+static void ignore(struct keel_ignored *g, const char *name)
 {
-    for (size_t i = 0; i < c->ignored.n; i++)
-        if (strcmp(c->ignored.names[i], name) == 0)
+    for (size_t i = 0; i < g->n; i++)
+        if (strcmp(g->names[i], name) == 0)
             return;
-    if (c->ignored.n < KEEL_COUNT(c->ignored.names))
-        c->ignored.names[c->ignored.n++] = name;
+    if (g->n < KEEL_COUNT(g->names))
+        g->names[g->n++] = name;
 }
 
 /* ---- price_model ---- */
 
-enum ml_lack ml_price(const struct ml_version *v, const struct ml_row *row, struct ml_answer *out, uint32_t *which)
+enum ml_lack ml_price(const struct ml_version *v, const struct ml_row *row, double price, struct ml_answer *out,
+                      uint32_t *which)
 {
     double p = 0;
     enum ml_lack lack = ml_score(&v->fit, row->x, row->present, &p, which);
@@ -101,68 +125,65 @@ enum ml_lack ml_price(const struct ml_version *v, const struct ml_row *row, stru
     out->confidence = fmax(p, 1 - p);
     /* What the probability is worth: the mean move of the training window, up with p and down with 1 - p. */
     out->change = (2 * p - 1) * v->fit.mean_move;
-    out->has_target = row->close > 0 && keel_dec_from_f64(row->close * (1 + out->change), &out->target) == KEEL_OK;
+    out->has_target = price > 0 && keel_dec_from_f64(price * (1 + out->change), &out->target) == KEEL_OK;
     return ML_NONE;
 }
 
-/* The inputs of a request as a row; close is current_price, 0 when there is none. */
-static enum keel_status row_of(struct keel_call *c, const struct ml_version *v, const struct ml_ask *in,
-                               struct ml_row *row, struct ml_refusal *why)
+/* The inputs of a request as a row; price: that prices are relative to, 0 when there is none. */
+static enum keel_status row_of(const struct ml_basis *b, const struct ml_ask *in, double price,
+                               struct keel_ignored *ignored, struct ml_row *row, struct ml_refusal *why)
 {
-    const struct ml_state *s = c->state;
+    const struct ml_fit *fit = &b->serving->fit;
+    const struct ml_columns *columns = b->columns;
 
-    row->close = in->has_current_price ? keel_dec_to_f64(in->current_price) : 0;
-    for (uint32_t j = 0; j < v->fit.d; j++) {
-        uint32_t k = v->fit.input[j];
-        const struct keel_named *f = find(in, s->input[k]);
+    for (uint32_t j = 0; j < fit->d; j++) {
+        uint32_t k = fit->input[j];
+        const struct keel_named *f = find(in, columns->name[k]);
         if (!f)
             continue; /* ml_score names the first one that is missing */
-        if (s->how[k] != ML_PLAIN && row->close <= 0)
+        if (columns->how[k] != ML_PLAIN && price <= 0)
             return refuse(why, "missing", "current_price", "%s is taken relative to current_price", f->name);
-        row->x[k] = ml_take(s->how[k], f->value, row->close);
+        row->x[k] = ml_take(columns->how[k], f->value, price);
         row->present |= 1U << k;
     }
     for (size_t i = 0; i < in->n_features; i++) {
         bool used = false;
-        for (uint32_t j = 0; j < v->fit.d; j++)
-            used = used || strcmp(s->input[v->fit.input[j]], in->features[i].name) == 0;
+        for (uint32_t j = 0; j < fit->d; j++)
+            used = used || strcmp(columns->name[fit->input[j]], in->features[i].name) == 0;
         if (!used)
-            ignore(c, in->features[i].name);
+            ignore(ignored, in->features[i].name);
     }
     return KEEL_OK;
 }
 
-static enum keel_status live_row(const struct ml_state *s, const struct ml_ask *in, int64_t now, struct ml_row *row,
-                                 struct ml_answer *out, struct ml_refusal *why)
+/* The stream's newest vector, if it is what the model knows. */
+static enum keel_status live_row(const struct ml_basis *b, const struct ml_live *l, const struct ml_ask *in,
+                                 const struct ml_row **row, struct ml_answer *out, struct ml_refusal *why)
 {
-    const struct ml_version *v = s->serving;
-    struct ml_series *r = NULL;
-    const struct ml_row *newest;
+    const struct ml_version *v = b->serving;
     enum keel_status st;
 
     if (in->has_spec && strcmp(in->spec, v->spec) != 0)
         return refuse(why, "out_of_range", "spec", "the model was trained on bars of %s", v->spec);
-    st = live(s, in, v->spec, &r, why);
+    st = found(l, in, v->spec, why);
     if (st != KEEL_OK)
         return st;
-    newest = ml_newest(s, r);
-    if (!newest)
-        return refuse(why, "missing", "symbol", "there is no vector of %s yet", r->symbol);
-    if (strcmp(r->schema, v->schema) != 0)
-        return refuse(why, "missing", "symbol", "vectors are of schema %s, the model of %s", r->schema, v->schema);
-    *row = *newest;
-    if (in->has_current_price)
-        row->close = keel_dec_to_f64(in->current_price);
-    out->spec = r->spec;
-    return fresh(in, newest->ts, now, out, why);
+    *row = ml_newest(l);
+    if (!*row)
+        return refuse(why, "missing", "symbol", "there is no vector of %s yet", l->symbol);
+    if (strcmp(l->schema, v->schema) != 0)
+        return refuse(why, "missing", "symbol", "vectors are of schema %s, the model of %s", l->schema, v->schema);
+    out->spec = l->spec;
+    return fresh(in, (*row)->ts, b->now_ns, out, why);
 }
 
-static enum keel_status predict_price(struct keel_call *c, const struct ml_ask *in, int64_t now, struct ml_answer *out,
-                                      struct ml_refusal *why)
+static enum keel_status predict_price(const struct ml_basis *b, const struct ml_live *l, const struct ml_ask *in,
+                                      struct keel_ignored *ignored, struct ml_answer *out, struct ml_refusal *why)
 {
-    const struct ml_state *s = c->state;
-    const struct ml_version *v = s->serving;
-    struct ml_row row = {0};
+    const struct ml_version *v = b->serving;
+    double price = in->has_current_price ? keel_dec_to_f64(in->current_price) : 0;
+    struct ml_row given = {0};
+    const struct ml_row *row = &given;
     uint32_t which = 0;
     enum keel_status st;
 
@@ -170,22 +191,22 @@ static enum keel_status predict_price(struct keel_call *c, const struct ml_ask *
         return refuse(why, "model_disabled", "model_id", "price_model is not trained; POST /models/price_model/train");
     if (in->has_features) {
         out->spec = "";
-        st = fresh(in, now, now, out, why);
+        st = fresh(in, b->now_ns, b->now_ns, out, why);
         if (st == KEEL_OK)
-            st = row_of(c, v, in, &row, why);
+            st = row_of(b, in, price, ignored, &given, why);
     } else if (in->has_symbol)
-        st = live_row(s, in, now, &row, out, why);
+        st = live_row(b, l, in, &row, out, why);
     else
         st = refuse(why, "missing", "symbol", "symbol or features say what to predict from");
     if (st != KEEL_OK)
         return st;
-    switch (ml_price(v, &row, out, &which)) {
+    switch (ml_price(v, row, in->has_current_price ? price : row->close, out, &which)) {
     case ML_MISSING:
-        return refuse(why, "missing", "features", "%s is missing", s->input[v->fit.input[which]]);
+        return refuse(why, "missing", "features", "%s is missing", b->columns->name[v->fit.input[which]]);
     case ML_OUT_OF_RANGE:
         return refuse(why, "out_of_range", "features",
                       "%s is farther than %g standard deviations from all that was trained on",
-                      s->input[v->fit.input[which]], ML_FARTHEST);
+                      b->columns->name[v->fit.input[which]], ML_FARTHEST);
     case ML_NONE:
         break;
     }
@@ -204,22 +225,21 @@ void ml_volatility(const struct ml_ewma *e, struct ml_answer *out)
     out->confidence = ml_ewma_weight(e, ML_LAMBDA);
 }
 
-static enum keel_status predict_volatility(struct keel_call *c, const struct ml_ask *in, int64_t now,
-                                           struct ml_answer *out, struct ml_refusal *why)
+static enum keel_status predict_volatility(const struct ml_basis *b, const struct ml_live *l, const struct ml_ask *in,
+                                           struct keel_ignored *ignored, struct ml_answer *out, struct ml_refusal *why)
 {
-    struct ml_series *r = NULL;
-    enum keel_status st = live(c->state, in, "", &r, why);
+    enum keel_status st = found(l, in, "", why);
 
     if (st != KEEL_OK)
         return st;
-    if (r->volatility.n < ML_VOLATILITY_MIN)
+    if (l->volatility.n < ML_VOLATILITY_MIN)
         return refuse(why, "missing", "symbol", "%llu of %d returns of %s are there",
-                      (unsigned long long)r->volatility.n, ML_VOLATILITY_MIN, r->symbol);
+                      (unsigned long long)l->volatility.n, ML_VOLATILITY_MIN, l->symbol);
     for (size_t i = 0; i < in->n_features; i++)
-        ignore(c, in->features[i].name);
-    ml_volatility(&r->volatility, out);
-    out->spec = r->spec;
-    return fresh(in, r->bar_ts, now, out, why);
+        ignore(ignored, in->features[i].name);
+    ml_volatility(&l->volatility, out);
+    out->spec = l->spec;
+    return fresh(in, l->bar_ts, b->now_ns, out, why);
 }
 
 /* ---- anomaly_detector ---- */
@@ -244,85 +264,75 @@ void ml_watch(const struct ml_scale scale[ML_WATCHED], const struct keel_named *
 }
 
 /* Features of a request are scored against the windows of the symbol's stream. */
-static void score_given(struct keel_call *c, const struct ml_ask *in, const struct ml_series *r, struct ml_scores *out)
+static void score_given(const struct ml_ask *in, const struct ml_live *l, struct keel_ignored *ignored,
+                        struct ml_scores *out)
 {
     double x[ML_WATCHED];
     bool has[ML_WATCHED];
-    const struct ml_row *newest = ml_newest(c->state, r);
+    const struct ml_row *newest = ml_newest(l);
 
-    ml_watch(r->scale, in->features, in->n_features, in->has_current_price ? keel_dec_to_f64(in->current_price) : 0,
+    ml_watch(l->scale, in->features, in->n_features, in->has_current_price ? keel_dec_to_f64(in->current_price) : 0,
              newest ? newest->close : 0, x, has, out);
     for (size_t i = 0; i < in->n_features; i++) {
         bool used = false;
         for (int k = ML_W_RETURN + 1; k < ML_WATCHED; k++)
             used = used || strcmp(in->features[i].name, ml_watched[k]) == 0;
         if (!used)
-            ignore(c, in->features[i].name);
+            ignore(ignored, in->features[i].name);
     }
 }
 
-static uint32_t most_seen(const struct ml_series *r)
+static uint32_t most_seen(const struct ml_live *l)
 {
     uint32_t n = 0;
 
     for (int k = 0; k < ML_WATCHED; k++)
-        n = r->scale[k].n > n ? r->scale[k].n : n;
+        n = l->scale[k].n > n ? l->scale[k].n : n;
     return n;
 }
 
-static enum keel_status predict_anomaly(struct keel_call *c, const struct ml_ask *in, int64_t now,
-                                        struct ml_answer *out, struct ml_refusal *why)
+static enum keel_status predict_anomaly(const struct ml_basis *b, const struct ml_live *l, const struct ml_ask *in,
+                                        struct keel_ignored *ignored, struct ml_answer *out, struct ml_refusal *why)
 {
-    const struct ml_options *o = keel_options(c->rt);
     const struct ml_row *newest;
-    struct ml_series *r = NULL;
-    enum keel_status st = live(c->state, in, "", &r, why);
+    enum keel_status st = found(l, in, "", why);
 
     if (st != KEEL_OK)
         return st;
-    newest = ml_newest(c->state, r);
-    out->scores = r->scores;
+    newest = ml_newest(l);
+    out->scores = l->scores;
     if (in->has_features)
-        score_given(c, in, r, &out->scores);
+        score_given(in, l, ignored, &out->scores);
     if (!newest || !out->scores.any)
         return refuse(why, "missing", "symbol",
-                      "%u of %d vectors of %s are there, or none of the figures that are watched", most_seen(r),
-                      ML_WINDOW_MIN, r->symbol);
+                      "%u of %d vectors of %s are there, or none of the figures that are watched", most_seen(l),
+                      ML_WINDOW_MIN, l->symbol);
     out->model = ML_ANOMALY;
     out->version = 1;
     out->quality = "OK";
-    out->threshold = o->anomaly_threshold;
-    out->observations = most_seen(r);
+    out->threshold = b->threshold;
+    out->observations = most_seen(l);
     out->confidence = (double)out->observations / ML_WINDOW;
-    out->spec = r->spec;
-    return fresh(in, in->has_features ? now : newest->ts, now, out, why);
+    out->spec = l->spec;
+    return fresh(in, in->has_features ? b->now_ns : newest->ts, b->now_ns, out, why);
 }
 
 /* ---- any ---- */
 
-enum keel_status ml_predict(struct keel_call *c, enum ml_model model, const struct ml_ask *in, struct ml_answer *out,
-                            struct ml_refusal *why)
+enum keel_status ml_predict(const struct ml_basis *b, const struct ml_live *live, const struct ml_ask *in,
+                            struct keel_ignored *ignored, struct ml_answer *out, struct ml_refusal *why)
 {
-    struct ml_state *s = c->state;
-    int64_t now = keel_session_ns(c->rt);
-    enum keel_status st;
-
-    *out = (struct ml_answer){.model = model};
-    if (in->has_portfolio_value && model != ML_VOLATILITY)
-        ignore(c, "portfolio_value");
-    switch (model) {
+    *out = (struct ml_answer){.model = b->model};
+    if (in->has_portfolio_value && b->model != ML_VOLATILITY)
+        ignore(ignored, "portfolio_value");
+    switch (b->model) {
     case ML_PRICE:
-        st = predict_price(c, in, now, out, why);
-        break;
+        return predict_price(b, live, in, ignored, out, why);
     case ML_VOLATILITY:
-        st = predict_volatility(c, in, now, out, why);
-        break;
+        return predict_volatility(b, live, in, ignored, out, why);
     case ML_ANOMALY:
-        st = predict_anomaly(c, in, now, out, why);
-        break;
+        return predict_anomaly(b, live, in, ignored, out, why);
     default:
-        return refuse(why, "model_disabled", "model_id", "%s is not trained", ml_models[model].id);
+        return refuse(why, "model_disabled", "model_id", "%s is not trained", ml_models[b->model].id);
     }
-    s->computed += st == KEEL_OK;
-    return st;
 }

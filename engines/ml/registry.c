@@ -19,7 +19,7 @@ static bool any_stream_ready(const struct ml_state *s, enum ml_model m)
 {
     for (uint32_t i = 0; i < s->cap; i++) {
         const struct ml_series *r = s->series[i];
-        if (r && (m == ML_VOLATILITY ? r->volatility.n >= ML_VOLATILITY_MIN : r->scores.any))
+        if (r && (m == ML_VOLATILITY ? r->live.volatility.n >= ML_VOLATILITY_MIN : r->live.scores.any))
             return true;
     }
     return false;
@@ -61,7 +61,7 @@ static void write_weights(struct keel_json *w, const struct ml_state *s, const s
                                    .n_weight = v->fit.d};
 
     for (uint32_t j = 0; j < v->fit.d; j++)
-        names[j] = s->input[v->fit.input[j]];
+        names[j] = s->columns.name[v->fit.input[j]];
     keel_record_encode(&ml_weights_fields, &rec, w);
 }
 
@@ -212,7 +212,7 @@ static const char *fullest_spec(const struct ml_state *s)
     for (uint32_t k = 0; k < s->n_specs; k++) {
         size_t n = 0;
         for (uint32_t i = 0; i < s->cap; i++)
-            if (s->series[i] && strcmp(s->series[i]->spec, s->spec[k]) == 0)
+            if (s->series[i] && strcmp(s->series[i]->live.spec, s->spec[k]) == 0)
                 n += s->series[i]->n;
         if (n > most) {
             most = n;
@@ -230,10 +230,10 @@ static const struct ml_series *newest_stream(const struct ml_state *s, const cha
     *count = 0;
     for (uint32_t i = 0; i < s->cap; i++) {
         const struct ml_series *r = s->series[i];
-        if (!r || r->n == 0 || strcmp(r->spec, spec) != 0)
+        if (!r || r->n == 0 || strcmp(r->live.spec, spec) != 0)
             continue;
         ++*count;
-        if (!newest || ml_newest(s, r)->ts > ml_newest(s, newest)->ts)
+        if (!newest || r->live.vector.ts > newest->live.vector.ts)
             newest = r;
     }
     return newest;
@@ -260,12 +260,12 @@ static bool take_vectors(struct keel_call *c, struct training *t, const char *sp
 
     if (!newest)
         return false;
-    memcpy(t->schema, newest->schema, sizeof t->schema);
-    memcpy(t->spec, newest->spec, sizeof t->spec);
+    memcpy(t->schema, newest->live.schema, sizeof t->schema);
+    memcpy(t->spec, newest->live.spec, sizeof t->spec);
     t->job.series = keel_arena_array(c->arena, count, sizeof *t->job.series);
     for (uint32_t i = 0; i < s->cap; i++) {
         const struct ml_series *r = s->series[i];
-        if (r && r->n > 0 && strcmp(r->spec, t->spec) == 0 && strcmp(r->schema, t->schema) == 0)
+        if (r && r->n > 0 && strcmp(r->live.spec, t->spec) == 0 && strcmp(r->live.schema, t->schema) == 0)
             t->job.series[t->job.n_series++] = copy_rows(c->arena, s, r, ML_TRAIN_MOST / count + 1);
     }
     return true;

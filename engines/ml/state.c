@@ -50,12 +50,17 @@ static uint64_t hash(uint64_t h, const char *text)
     return h;
 }
 
+static bool is_of(const struct ml_series *r, const char *symbol, const char *spec)
+{
+    return strcmp(r->live.symbol, symbol) == 0 && strcmp(r->live.spec, spec) == 0;
+}
+
 static struct ml_series **slot_of(const struct ml_state *s, const char *symbol, const char *spec)
 {
     uint64_t h = hash(hash(14695981039346656037u, symbol) * 31, spec);
     uint32_t i = (uint32_t)h & (s->cap - 1);
 
-    while (s->series[i] && (strcmp(s->series[i]->symbol, symbol) != 0 || strcmp(s->series[i]->spec, spec) != 0))
+    while (s->series[i] && !is_of(s->series[i], symbol, spec))
         i = (i + 1) & (s->cap - 1);
     return &s->series[i];
 }
@@ -105,8 +110,8 @@ struct ml_series *ml_series_of(struct ml_state *s, const char *symbol, const cha
     if (*slot || s->n == s->most || strlen(symbol) > KEEL_SYMBOL_LEN || !know_spec(s, spec))
         return *slot;
     *slot = keel_alloc(1, sizeof **slot + s->kept * sizeof(struct ml_row));
-    memcpy((*slot)->symbol, symbol, strlen(symbol) + 1);
-    memcpy((*slot)->spec, spec, strlen(spec) + 1);
+    memcpy((*slot)->live.symbol, symbol, strlen(symbol) + 1);
+    memcpy((*slot)->live.spec, spec, strlen(spec) + 1);
     s->n++;
     return *slot;
 }
@@ -114,14 +119,15 @@ struct ml_series *ml_series_of(struct ml_state *s, const char *symbol, const cha
 void ml_series_reset(struct ml_series *r)
 {
     memset(r->watched, 0, sizeof r->watched);
-    memset(r->scale, 0, sizeof r->scale);
-    r->scores = (struct ml_scores){0};
+    memset(r->live.scale, 0, sizeof r->live.scale);
+    r->live.scores = (struct ml_scores){0};
+    r->live.has_vector = false;
     r->n = r->head = 0;
 }
 
-const struct ml_row *ml_newest(const struct ml_state *s, const struct ml_series *r)
+const struct ml_row *ml_newest(const struct ml_live *l)
 {
-    return r->n > 0 ? &r->row[(r->head + r->n - 1) % s->kept] : NULL;
+    return l->has_vector ? &l->vector : NULL;
 }
 
 void ml_push(struct ml_state *s, struct ml_series *r, const struct ml_row *row)
@@ -131,18 +137,22 @@ void ml_push(struct ml_state *s, struct ml_series *r, const struct ml_row *row)
         r->n--;
     }
     r->row[(r->head + r->n++) % s->kept] = *row;
+    r->live.vector = *row;
+    r->live.has_vector = true;
 }
 
 uint32_t ml_column(struct ml_state *s, const char *name)
 {
-    for (uint32_t i = 0; i < s->n_inputs; i++)
-        if (strcmp(s->input[i], name) == 0)
+    struct ml_columns *c = &s->columns;
+
+    for (uint32_t i = 0; i < c->n; i++)
+        if (strcmp(c->name[i], name) == 0)
             return i;
-    if (s->n_inputs == ML_INPUTS || strlen(name) >= ML_NAME)
+    if (c->n == ML_INPUTS || strlen(name) >= ML_NAME)
         return ML_INPUTS;
-    memcpy(s->input[s->n_inputs], name, strlen(name) + 1);
-    s->how[s->n_inputs] = ml_how_of(name);
-    return s->n_inputs++;
+    memcpy(c->name[c->n], name, strlen(name) + 1);
+    c->how[c->n] = ml_how_of(name);
+    return c->n++;
 }
 
 /* ---- versions ---- */
