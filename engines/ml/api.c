@@ -1,11 +1,8 @@
-/* Predictions over HTTP. The critical path is one look-up, one dot product and the answer. */
+/* Single predictions over HTTP. The critical path is one look-up, one dot product and the answer. */
 #include "ops.h"
-
-#include <string.h>
 
 KEEL_RECORD_TABLE(ml_ask, ML_ASK);
 KEEL_RECORD_TABLE(ml_request, ML_REQUEST);
-KEEL_RECORD_TABLE(ml_batch_request, ML_BATCH_REQUEST);
 
 static void write_price(struct keel_json *w, const struct ml_answer *a)
 {
@@ -47,7 +44,7 @@ static void write_anomaly(struct keel_json *w, const struct ml_answer *a)
     keel_json_u64(w, "observations", a->observations);
 }
 
-static void write_prediction(struct keel_json *w, const struct ml_answer *a, const struct ml_ask *in, bool critical)
+void ml_write_prediction(struct keel_json *w, const struct ml_answer *a, const struct ml_ask *in, bool critical)
 {
     keel_json_obj(w, "prediction");
     if (a->model == ML_PRICE)
@@ -69,8 +66,7 @@ static void write_prediction(struct keel_json *w, const struct ml_answer *a, con
 
 const char *const ml_backends[] = {ML_BACKEND, NULL};
 
-/* The back end that the call runs on. */
-static enum keel_status choose_backend(struct keel_call *c, const char **name)
+enum keel_status ml_choose_backend(struct keel_call *c, const char **name)
 {
     size_t which = 0;
     enum keel_status st = keel_choose(c, 0, keel_left_ns(c), &which);
@@ -96,7 +92,7 @@ static void write_members(struct keel_call *c, const struct ml_answer *a, const 
     keel_json_str(w, "status", "success");
     keel_json_str(w, "prediction_id", id);
     keel_json_str(w, "model_id", ml_models[a->model].id);
-    write_prediction(w, a, in, critical);
+    ml_write_prediction(w, a, in, critical);
     keel_json_f64(w, "confidence", a->confidence);
     keel_json_fix(w, "processing_time_ms", keel_elapsed_ms(c), 3);
     keel_json_str(w, "hardware_used", "CPU");
@@ -115,11 +111,11 @@ static enum keel_status predict_one(struct keel_call *c, enum ml_model m, const 
     struct ml_state *s = c->state;
     struct ml_basis b = ml_basis_of(c, m);
     struct ml_refusal why = {0};
-    enum keel_status st = choose_backend(c, backend);
+    enum keel_status st = ml_choose_backend(c, backend);
 
     if (st != KEEL_OK)
         return st;
-    st = ml_predict(&b, ml_live_of(s, m, in), in, &c->ignored, a, &why);
+    st = ml_predict(&b, ml_live_of(s, &b, in), in, &c->ignored, a, &why);
     s->computed += st == KEEL_OK;
     return st == KEEL_OK ? KEEL_OK : keel_fail_as(c, st, why.code, why.field, "%s", why.detail);
 }
@@ -208,85 +204,4 @@ enum keel_status api_regime(struct keel_call *c)
 enum keel_status api_volatility(struct keel_call *c)
 {
     return by_subject(c, ML_VOLATILITY, "volatility");
-}
-
-/* ---- batch ---- */
-
-static enum keel_status batch_model(struct keel_call *c, const struct ml_batch_request *r, enum ml_model *out)
-{
-    int m = ML_MODELS;
-
-    if (!r->has_model_id && !r->has_model_type)
-        return keel_fail_as(c, KEEL_INVALID, "missing", "model_id", "model_id or model_type says which model to ask");
-    if (r->has_model_id)
-        m = (int)ml_find_model(r->model_id);
-    else
-        for (m = 0; m < ML_MODELS && strcmp(ml_models[m].type, r->model_type) != 0; m++)
-            ;
-    if (m == ML_MODELS)
-        return keel_fail(c, KEEL_NOTFOUND, "there is no model %s", r->has_model_id ? r->model_id : r->model_type);
-    *out = (enum ml_model)m;
-    return KEEL_OK;
-}
-
-static bool write_result(struct keel_call *c, const struct ml_basis *b, const struct ml_ask *in, size_t index)
-{
-    struct keel_json *w = &c->out;
-    struct ml_refusal why = {0};
-    struct ml_answer a;
-    double began = keel_elapsed_ms(c);
-    bool ok = ml_predict(b, ml_live_of(c->state, b->model, in), in, &c->ignored, &a, &why) == KEEL_OK;
-
-    keel_json_obj(w, NULL);
-    keel_json_u64(w, "index", index);
-    keel_json_bool(w, "success", ok);
-    if (ok) {
-        write_prediction(w, &a, in, false);
-        keel_json_f64(w, "confidence", a.confidence);
-        keel_json_str(w, "quality", a.quality);
-        keel_json_i64(w, "version", a.version);
-        keel_json_time(w, "as_of", a.as_of);
-        keel_json_time(w, "expires_at", a.expires);
-    } else {
-        keel_json_null(w, "prediction");
-        keel_json_null(w, "confidence");
-        keel_json_str(w, "code", why.code);
-        keel_json_str(w, "field", why.field);
-        keel_json_str(w, "detail", why.detail);
-    }
-    keel_json_str(w, "hardware_used", ok ? "CPU" : NULL);
-    keel_json_fix(w, "processing_time_ms", keel_elapsed_ms(c) - began, 3);
-    keel_json_end(w);
-    return ok;
-}
-
-enum keel_status api_batch(struct keel_call *c)
-{
-    const struct ml_batch_request *r = c->arg;
-    struct keel_json *w = &c->out;
-    enum ml_model m = ML_MODELS;
-    struct ml_basis b;
-    int64_t done = 0;
-    const char *backend;
-    enum keel_status st = batch_model(c, r, &m);
-
-    if (st == KEEL_OK)
-        st = choose_backend(c, &backend);
-    if (st != KEEL_OK)
-        return st;
-    b = ml_basis_of(c, m);
-    keel_json_obj(w, NULL);
-    keel_json_str(w, "model_id", ml_models[m].id);
-    keel_json_u64(w, "batch_size", r->n_inputs);
-    keel_json_arr(w, "results");
-    for (size_t i = 0; i < r->n_inputs; i++)
-        done += write_result(c, &b, &r->inputs[i], i);
-    keel_json_end(w);
-    ((struct ml_state *)c->state)->computed += (uint64_t)done;
-    keel_json_i64(w, "succeeded", done);
-    keel_json_str(w, "backend", backend);
-    keel_json_fix(w, "processing_time_ms", keel_elapsed_ms(c), 3);
-    keel_write_ignored(c);
-    keel_json_end(w);
-    return KEEL_OK;
 }

@@ -20,7 +20,7 @@ static const struct keel_op ml_ops[] = {
      .help = "as critical-predict, at lower priority"},
     {.id = "batch_inference", .on = KEEL_POST("/ml/batch-inference"), .level = KEEL_NORMAL, .deadline_ms = 500,
      .scope = KEEL_SCOPE_READ, .max_body = 1 << 20, .takes = &ml_batch_request_fields, .begin = api_batch, .fallbacks = ml_backends,
-     .help = "up to 50 predictions of one model"},
+     .help = "up to 1,000 predictions of one model"},
     {.id = "models", .on = KEEL_GET("/models"), .level = KEEL_NORMAL, .deadline_ms = 100, .begin = api_models,
      .help = "the models, what they serve, and the back ends"},
     {.id = "model", .on = KEEL_GET("/models/{model_id}"), .level = KEEL_NORMAL, .deadline_ms = 100,

@@ -1,7 +1,7 @@
 /*
- * The ml engine: its state and the steps of its ops. All predictions are answered on the loop from memory that is
- * there: a model's version is never changed once it is made, and promoting one is the change of a pointer on the same
- * loop, so nothing is locked.
+ * The ml engine: its state and the steps of its ops. Predictions are answered on the loop from memory that is there: a
+ * model's version is never changed once it is made, and promoting one is the change of a pointer on the same loop, so
+ * nothing is locked. Only long batches are computed elsewhere, from copies.
  */
 #ifndef KEEL_ML_OPS_H
 #define KEEL_ML_OPS_H
@@ -17,7 +17,7 @@
 #define ML_SPECS 8      /* kinds of bars there may be */
 #define ML_VERSIONS 16  /* of a model that are kept, newest first to be kept */
 #define ML_TRAIN_MOST 8192 /* vectors of one training: what the loop copies in well under a millisecond */
-#define ML_BATCH 50
+#define ML_BATCH 1000   /* predictions of a batch, at most */
 #define ML_MAX_AGE_MS 2000
 #define ML_BACKEND "c"  /* the only back end that runs models here */
 
@@ -211,6 +211,18 @@ struct ml_answer {
     const char *spec;      /* "" for features of a request */
 };
 
+/* A batch: what it is computed from, and its answer. */
+struct ml_batch {
+    struct ml_basis basis;
+    const struct ml_ask *in;
+    const struct ml_live **live; /* what each of them asks about, NULL: nothing; the first `found` are there */
+    size_t n, found;
+    const char *backend;
+    struct keel_ignored ignored;
+    uint64_t succeeded;
+    struct keel_json w; /* the answer but for how long it took and what was ignored */
+};
+
 extern const struct keel_engine ml_engine;
 extern const char ml_schema[];
 
@@ -238,7 +250,7 @@ struct ml_version *ml_version_read(struct ml_state *s, struct keel_arena *a, con
 /* As things are now; pointers are into the state. */
 struct ml_basis ml_basis_of(const struct keel_call *c, enum ml_model model);
 /* The stream that it asks about; NULL: there is none, or it needs none. */
-const struct ml_live *ml_live_of(const struct ml_state *s, enum ml_model model, const struct ml_ask *in);
+const struct ml_live *ml_live_of(const struct ml_state *s, const struct ml_basis *b, const struct ml_ask *in);
 /*
  * Of what is given alone. Features that are not used go to ignored.
  *
@@ -256,7 +268,17 @@ void ml_watch(const struct ml_scale scale[ML_WATCHED], const struct keel_named *
 /* Next id of this process. */
 void ml_prediction_id(struct ml_state *s, char out[32]);
 
+/* api.c */
+/* Members that all answers share. */
+void ml_write_prediction(struct keel_json *w, const struct ml_answer *a, const struct ml_ask *in, bool critical);
+/* The back end that the call runs on. */
+enum keel_status ml_choose_backend(struct keel_call *c, const char **name);
+
 extern const char *const ml_backends[]; /* best first: alternatives of a prediction */
+
+/* api_batch.c */
+keel_work_fn ml_batch_work; /* of a struct ml_batch; KEEL_CANCELLED: *stop became true */
+
 keel_step_fn api_predict, api_critical, api_price, api_regime, api_volatility, api_batch, api_models, api_model;
 keel_step_fn api_train, train_fitted, api_promote, api_rollback;
 keel_step_fn bus_vector, bus_bar;

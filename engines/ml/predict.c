@@ -54,13 +54,13 @@ struct ml_basis ml_basis_of(const struct keel_call *c, enum ml_model model)
                              .now_ns = keel_session_ns(c->rt)};
 }
 
-const struct ml_live *ml_live_of(const struct ml_state *s, enum ml_model model, const struct ml_ask *in)
+const struct ml_live *ml_live_of(const struct ml_state *s, const struct ml_basis *b, const struct ml_ask *in)
 {
-    const char *spec = in->has_spec ? in->spec : model == ML_PRICE && s->serving ? s->serving->spec : "";
+    const char *spec = in->has_spec ? in->spec : b->model == ML_PRICE && b->serving ? b->serving->spec : "";
     char symbol[KEEL_SYMBOL_LEN + 1];
     const struct ml_series *r;
 
-    if (!in->has_symbol || (model == ML_PRICE && in->has_features) || !symbol_of(in->symbol, symbol))
+    if (!in->has_symbol || (b->model == ML_PRICE && in->has_features) || !symbol_of(in->symbol, symbol))
         return NULL;
     r = ml_find_series(s, symbol, spec);
     return r ? &r->live : NULL;

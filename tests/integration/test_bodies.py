@@ -762,6 +762,8 @@ class Models(Pair):
                               {"features": dict(self.vector(), colour=1), "current_price": close[-1]})
             self.assertAlmostEqual(given.json["confidence"], got.json["confidence"], 9)
             self.assertEqual(given.json["ignored"], ["colour"])
+        with self.subTest("batches"):
+            self.batches(ask, dict(got.nums, prediction=dict(got.nums["prediction"], critical_path=False)), close[-1])
         for c in self.modes:  # the detail says how old it is
             stale = c["ml"].post("/ml/critical-predict/price_model", dict(ask, max_age_ms=1))
             problem(self, stale, 422, "stale_input", "symbol")
@@ -773,6 +775,28 @@ class Models(Pair):
                 problem(self, self.post("ml", "/ml/critical-predict/price_model", body), 422, code, field)
         problem(self, self.post("ml", "/ml/critical-predict/regime_detector", ask), 422, "model_disabled", "model_id")
         problem(self, self.post("ml", "/ml/critical-predict/oracle", ask), 404)
+
+    def batches(self, ask, alone, price):
+        """A thousand inputs, which a worker computes, are answered as a few, and the first of them as by itself."""
+        inputs = [ask, {"symbol": "NOBODY"}, {"features": dict(self.vector(), colour=1), "current_price": price}, {},
+                  {"features": {"rsi_14": 50}, "current_price": 1}]
+        few, many = [self.post("ml", "/ml/batch-inference", {"model_id": "price_model", "inputs": inputs * n})
+                     for n in (1, 200)]
+        for got, n in (few, 1), (many, 200):
+            self.assertEqual((got.status, list(got.json)),
+                             (200, ["model_id", "batch_size", "results", "succeeded", "backend", "processing_time_ms",
+                                    "ignored"]), got)
+            self.assertEqual((got.json["batch_size"], len(got.json["results"]), got.json["succeeded"],
+                              got.json["ignored"]), (5 * n, 5 * n, 2 * n, ["colour"]))
+        for i, r in enumerate(many.nums["results"]):
+            self.assertEqual(scrub(r), dict(scrub(few.nums["results"][i % 5]), index=Num(i)))
+            self.assertEqual(list(r), list(few.nums["results"][i % 5]))
+        first = few.nums["results"][0]
+        for name in ("prediction", "confidence", "quality", "version", "as_of", "expires_at", "hardware_used"):
+            self.assertEqual(first[name], alone[name], name)
+        self.assertEqual([r.get("field") for r in few.json["results"]], [None, "symbol", None, "symbol", "features"])
+        problem(self, self.post("ml", "/ml/batch-inference", {"model_id": "price_model", "inputs": inputs * 200 + [{}]}),
+                400, "too_many", "inputs")
 
     def train(self, ml):
         """Two versions: the example's is not the first one, either."""

@@ -826,11 +826,13 @@ class Compat(unittest.TestCase):
 
     @difference("POST `/ml/batch-inference` with more than 50 inputs")
     def batch_inference(self):
-        self.refused("ml", "POST", "/ml/batch-inference", {"model_id": "price_model", "inputs": [{}] * 51}, 400,
+        self.refused("ml", "POST", "/ml/batch-inference", {"model_id": "price_model", "inputs": [{}] * 1001}, 400,
                      "too_many", "inputs")
-        got = self.call("ml", "POST", "/ml/batch-inference", {"model_type": "price_prediction", "inputs": [{}] * 50})
-        self.assertEqual((got["batch_size"], len(got["results"])), (50, 50))
-        fields(self, got["results"][49], {"index": NUMBER, "success": FLAG, "processing_time_ms": NUMBER}, "results[49]")
+        got = self.call("ml", "POST", "/ml/batch-inference", {"model_type": "price_prediction", "inputs": [{}] * 1000})
+        self.assertEqual((got["batch_size"], len(got["results"])), (1000, 1000))
+        for i in (0, 49, 50, 999):
+            fields(self, got["results"][i], {"index": NUMBER, "success": FLAG, "processing_time_ms": NUMBER},
+                   f"results[{i}]")
 
     @difference("GET `/models`: `accuracy`")
     def models(self):

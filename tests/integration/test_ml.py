@@ -102,6 +102,20 @@ class Models(unittest.TestCase):
         wait_for(lambda: self.ml.post("/ml/critical-predict/price_model",
                                       {"symbol": "BTCUSDT", "max_age_ms": 1}).json.get("code") == "stale_input")
 
+    def predicted(self):
+        return self.ml.get("/hybrid/performance").json["hardware"]["predictions"]["c"] if HYBRID != "false" else 0
+
+    def test_batch_of_a_thousand(self):
+        before, inputs = self.predicted(), [{"symbol": "BTCUSDT", "max_age_ms": OLD}, {"symbol": "NOBODY"}]
+        got = self.ml.post("/ml/batch-inference", {"model_id": "price_model", "inputs": inputs * 500})
+        self.assertEqual((got.status, got.json["batch_size"], got.json["succeeded"]), (200, 1000, 500), got)
+        self.assertEqual([r["index"] for r in got.json["results"]], list(range(1000)))
+        self.assertEqual({(r["success"], r.get("code")) for r in got.json["results"]}, {(True, None), (False, "missing")})
+        if HYBRID != "false":
+            self.assertGreaterEqual(self.predicted(), before + 500)
+        more = self.ml.post("/ml/batch-inference", {"model_id": "price_model", "inputs": inputs * 500 + [{}]})
+        self.assertEqual((more.status, more.json["field"]), (400, "inputs"), more)
+
     def test_predictions_were_published(self):
         # Hybrid engines have a stream for each lane, plain ones a single stream.
         lengths = [self.chain.redis.command("XLEN", "nautilus-ml-hybrid-streams" + lane) for lane in (":priority", "")]

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -596,14 +597,69 @@ START_TEST(backend_is_an_alternative)
 }
 END_TEST
 
+/* ---- batches ---- */
+
+#define BATCH "/ml/batch-inference"
+#define AGED "\"max_age_ms\":60000"
+
+/* {"model_id":...,"inputs":[...]} with n inputs, those of `in` over and over. */
+static const char *batch_of(const char *model, const char *const *in, size_t n_in, size_t n)
+{
+    struct keel_json w;
+
+    keel_json_init(&w, arena, 1 << 16);
+    keel_json_obj(&w, NULL);
+    keel_json_str(&w, "model_id", model);
+    keel_json_arr(&w, "inputs");
+    for (size_t i = 0; i < n; i++)
+        keel_json_raw(&w, NULL, in[i % n_in], strlen(in[i % n_in]));
+    keel_json_end(&w);
+    keel_json_end(&w);
+    return keel_json_text(&w);
+}
+
+/* The text of v without the figures that depend on when it was made. */
+static const char *timeless(const struct keel_jval *v)
+{
+    struct keel_json w;
+
+    keel_json_init(&w, arena, 512);
+    keel_json_val(&w, NULL, v);
+
+    const char *text = keel_json_text(&w);
+    char *out = keel_arena_alloc(arena, strlen(text) + 1), *to = out;
+
+    while (*text)
+        if (strncmp(text, "\"processing_time_ms\":", 21) == 0)
+            text += strcspn(text, ",}");
+        else if (strncmp(text, "\"detail\":\"the newest input is ", 30) == 0)
+            text += 30 + strspn(text + 30, "0123456789");
+        else
+            *to++ = *text++;
+    return out;
+}
+
+/* As timeless, and without the stamps of a prediction from figures: the moment that it was asked for. */
+static const char *timeless_of(const struct keel_jval *result, const char *input)
+{
+    const char *stamp = strstr(input, "features") ? keel_jstr(result, "as_of") : "";
+    char *text = keel_arena_strdup(arena, timeless(result)), *at;
+
+    while (*stamp && (at = strstr(text, stamp)) != NULL)
+        memset(at, '-', strlen(stamp));
+    if (*stamp && (at = strstr(text, "\"expires_at\":\"")) != NULL)
+        memset(at + 14, '-', strlen(stamp));
+    return text;
+}
+
 START_TEST(batch)
 {
+    static const char *const none[] = {"{}"}, *const good[] = {"{\"symbol\":\"BTCUSDT\"," AGED "}"};
     const struct keel_jval *v;
-    const char *many = "{\"model_id\":\"price_model\",\"inputs\":[{}";
 
     stream(160, 3);
-    v = ASK(200, "POST", "/ml/batch-inference",
-            "{\"model_type\":\"price_prediction\",\"inputs\":[{\"symbol\":\"BTCUSDT\",\"max_age_ms\":60000},{"
+    v = ASK(200, "POST", BATCH,
+            "{\"model_type\":\"price_prediction\",\"inputs\":[{\"symbol\":\"BTCUSDT\"," AGED "},{"
             "\"symbol\":\"NONE\"},{}]}");
     IS(v, "batch_size", "3");
     IS(v, "succeeded", "1");
@@ -612,11 +668,233 @@ START_TEST(batch)
     IS(v, "results.1.code", "'missing'");
     IS(v, "results.1.prediction", "null");
     IS(v, "results.2.index", "2");
-    for (int i = 0; i < ML_BATCH; i++)
-        many = keel_arena_printf(arena, "%s,{}", many);
-    IS(ASK(400, "POST", "/ml/batch-inference", keel_arena_printf(arena, "%s]}", many)), "field", "'inputs'");
-    IS(ASK(400, "POST", "/ml/batch-inference", "{\"inputs\":[{}]}"), "code", "'missing'");
-    ASK(404, "POST", "/ml/batch-inference", "{\"inputs\":[{}],\"model_id\":\"oracle\"}");
+    v = ASK(200, "POST", BATCH, batch_of("price_model", good, 1, ML_BATCH));
+    IS(v, "batch_size", "1000");
+    IS(v, "results", "[1000]");
+    IS(v, "succeeded", "1000");
+    IS(v, "results.999.index", "999");
+    v = ASK(400, "POST", BATCH, batch_of("price_model", none, 1, ML_BATCH + 1));
+    IS(v, "field", "'inputs'");
+    IS(v, "code", "'too_many'");
+    ck_assert_ptr_nonnull(strstr(keel_jstr(v, "detail"), "at most 1000"));
+    IS(ASK(400, "POST", BATCH, "{\"inputs\":[{}]}"), "code", "'missing'");
+    ASK(404, "POST", BATCH, "{\"inputs\":[{}],\"model_id\":\"oracle\"}");
+}
+END_TEST
+
+/* Every way in which an input is answered or refused. */
+static const char *const every_input[] = {
+    "{\"symbol\":\"BTCUSDT\"," AGED "}",
+    "{\"symbol\":\"btcusdt\",\"spec\":\"1s\"," AGED "}",
+    "{\"symbol\":\"BTCUSDT\",\"current_price\":61659.75,\"portfolio_value\":1000000," AGED "}",
+    "{\"features\":{\"signal\":2,\"sma_20\":61659.75,\"ofi\":0,\"spread_bps\":1.5,\"colour\":1},"
+    "\"current_price\":61659.75}",
+    "{\"features\":{\"spread_bps\":1.5,\"ofi\":9,\"shape\":2},\"symbol\":\"BTCUSDT\"}",
+    "{\"features\":{\"signal\":1,\"sma_20\":100,\"ofi\":0,\"spread_bps\":1.5}}",
+    "{\"features\":{\"signal\":1e6,\"sma_20\":100,\"ofi\":0,\"spread_bps\":1.5},\"current_price\":100}",
+    "{\"symbol\":\"BTCUSDT\",\"max_age_ms\":1000}",
+    "{\"symbol\":\"ETHUSDT\"," AGED "}",
+    "{\"symbol\":\"NONE\"}",
+    "{\"symbol\":\"BTCUSDT\",\"spec\":\"1m\"}",
+    "{}",
+};
+
+/* What a result has of the answer to the same input alone. */
+static void is_as_alone(const struct keel_jval *result, const char *model, const char *input)
+{
+    static const char *const of_both[] = {"prediction", "confidence", "quality", "version", "undefined",
+                                          "hardware_used"};
+    bool ok = answer_find(result, "success")->boolean;
+    const char *path = keel_arena_printf(arena, "/ml/predict/%s", model);
+    const struct keel_jval *alone = ASK(ok ? 200 : 422, "POST", path, input);
+
+    for (size_t k = 0; ok && k < KEEL_COUNT(of_both); k++) {
+        const struct keel_jval *a = keel_jget(alone, of_both[k]), *r = keel_jget(result, of_both[k]);
+        ck_assert_msg(!a == !r && (!a || strcmp(timeless(a), timeless(r)) == 0), "%s of %s", of_both[k], input);
+    }
+    if (!ok) {
+        IS(result, "code", text(alone, "code"));
+        IS(result, "field", text(alone, "field"));
+    }
+    if (!ok && strcmp(keel_jstr(result, "code"), "stale_input") != 0) /* whose detail is an age */
+        IS(result, "detail", text(alone, "detail"));
+    if (ok && !strstr(input, "features")) {
+        IS(result, "as_of", text(alone, "as_of"));
+        IS(result, "expires_at", text(alone, "expires_at"));
+    }
+}
+
+/* A batch says of each input what a prediction alone says, whoever computes it (index: model; plain, hybrid). */
+START_TEST(batches_are_single_predictions)
+{
+    static const char *const models[] = {"price_model", "volatility_forecaster", "anomaly_detector",
+                                         "regime_detector"};
+    const size_t n = KEEL_COUNT(every_input);
+    const char *model = models[_i / 2];
+    const struct keel_jval *few, *many, *r;
+    size_t succeeded = 0, i = 0;
+    uint64_t computed;
+
+    keel_rt_free(rt);
+    setenv("ENABLE_HYBRID", _i % 2 ? "true" : "false", 1);
+    start();
+    stream(200, 3);
+    for (int k = 0; k < 30; k++)
+        bar(100 + k % 3);
+    now_ns += 3 * SECOND; /* so old is the other symbol's newest when this one's first vector comes */
+    ck_assert_int_eq(vector("ETHUSDT", "{\"ofi\":1}"), KEEL_OK);
+    few = ASK(200, "POST", BATCH, batch_of(model, every_input, n, n));
+    for (r = answer_find(few, "results")->child; r; r = r->next, i++) {
+        succeeded += answer_find(r, "success")->boolean;
+        is_as_alone(r, model, every_input[i]);
+    }
+    ck_assert_uint_eq(i, n);
+    ck_assert(_i / 2 == 3 ? succeeded == 0 : succeeded >= 3 && succeeded < n);
+    computed = state()->computed;
+    many = ASK(200, "POST", BATCH, batch_of(model, every_input, n, 80 * n));
+    IS(many, "batch_size", keel_arena_printf(arena, "%zu", 80 * n));
+    IS(many, "succeeded", keel_arena_printf(arena, "%zu", 80 * succeeded));
+    ck_assert_uint_eq(state()->computed, computed + 80 * succeeded);
+    i = 0;
+    for (r = answer_find(many, "results")->child; r; r = r->next, i++) {
+        const char *path = keel_arena_printf(arena, "results.%zu", i % n);
+        const char *got = strchr(timeless_of(r, every_input[i % n]), ','),
+                   *want = strchr(timeless_of(answer_find(few, path), every_input[i % n]), ',');
+        IS(r, "index", keel_arena_printf(arena, "%zu", i));
+        ck_assert_msg(strcmp(got, want) == 0, "%s: %s, not %s", every_input[i % n], got, want);
+    }
+    ck_assert_uint_eq(i, 80 * n);
+    /* The rest of the answer, in its order. */
+    const struct keel_jval *a = many->child, *b = few->child;
+    for (; a && b; a = a->next, b = b->next)
+        ck_assert_str_eq(a->name, b->name);
+    ck_assert(!a && !b);
+    ck_assert_str_eq(timeless(answer_find(many, "ignored")), timeless(answer_find(few, "ignored")));
+    if (_i % 2) { /* three or more if one came too late and was asked again */
+        const struct keel_jval *seen = ASK(200, "GET", "/hybrid/performance", "");
+        ck_assert_double_ge(number(seen, "alternatives.batch_inference.0.count"), 2);
+    }
+}
+END_TEST
+
+/* ---- a batch that waits for its worker ---- */
+
+static sem_t held;
+static struct keel_work holder[16];
+static int n_holders;
+static const atomic_bool never;
+
+static enum keel_status hold(void *job, const atomic_bool *stop)
+{
+    (void)job;
+    (void)stop;
+    while (sem_wait(&held) != 0)
+        ;
+    return KEEL_OK;
+}
+
+static void let_go(struct keel_work *w)
+{
+    (void)w;
+    n_holders--;
+}
+
+/* Jobs for all the threads that a batch may run on, and one that waits for them. */
+static void hold_workers(void)
+{
+    ck_assert_int_eq(sem_init(&held, 0, 0), 0);
+    for (n_holders = 0; rt->load.queued == 0; n_holders++) {
+        ck_assert_int_lt(n_holders, (int)KEEL_COUNT(holder));
+        holder[n_holders] = (struct keel_work){.base = {.level = KEEL_NORMAL, .deadline_ns = INT64_MAX},
+                                               .fn = hold, .stop = &never, .done = let_go};
+        keel_worker_submit(rt, &holder[n_holders]);
+    }
+}
+
+static void release_workers(void)
+{
+    for (int i = n_holders; i > 0; i--)
+        sem_post(&held);
+    while (n_holders > 0)
+        uv_run(rt->loop, UV_RUN_ONCE);
+    sem_destroy(&held);
+}
+
+struct waiting {
+    int http;
+    const char *body;
+};
+
+static void answered(void *ctx, const struct keel_answer *ans)
+{
+    struct waiting *w = ctx;
+
+    w->body = keel_arena_strndup(arena, ans->body, ans->len);
+    w->http = ans->http;
+}
+
+/* What is promoted, arrives or is forgotten after a batch was taken is none of its business. */
+START_TEST(batch_keeps_what_it_was_asked_of)
+{
+    static const char *const in[] = {"{\"symbol\":\"BTCUSDT\"," AGED "}", "{\"symbol\":\"NONE\"}"};
+    struct keel_request rq = {.method = "POST", .path = BATCH, .scope = KEEL_SCOPE_ADMIN};
+    struct waiting w = {0};
+    const struct keel_jval *before, *v;
+    struct ml_version *served;
+
+    keel_rt_free(rt);
+    setenv("ENABLE_HYBRID", _i ? "true" : "false", 1);
+    start();
+    stream(200, 3);
+    job(__LINE__, "/models/price_model/train", "{\"horizon\":1,\"promote\":true}", "done");
+    rq.body = batch_of("price_model", in, KEEL_COUNT(in), 300);
+    rq.body_len = strlen(rq.body);
+    do { /* again when a machine with other work took longer than the deadline */
+        served = state()->serving;
+        before = ASK(200, "POST", BATCH, rq.body);
+        IS(before, "results.0.version", "2");
+        hold_workers();
+        w = (struct waiting){0};
+        rq.arrived_ns = keel_mono_ns();
+        keel_call_http(rt, keel_op_find(rt, "batch_inference"), &rq, answered, &w);
+        while (w.http == 0 && rt->load.queued < 2)
+            uv_run(rt->loop, UV_RUN_ONCE);
+        /* Another version serves, the memory of the old one is used for something else; the stream begins anew. */
+        ASK(200, "POST", "/models/price_model/rollback", "{}");
+        struct ml_version was = *served;
+        memset(&served->fit, 0x55, sizeof served->fit);
+        ck_assert_int_eq(vector("BTCUSDT", "{\"signal\":9}"), KEEL_OK);
+        ml_series_reset(ml_find_series(state(), "BTCUSDT", "1s"));
+        IS(ASK(422, "POST", "/ml/predict/price_model", in[0]), "code", "'missing'");
+        release_workers();
+        while (w.http == 0)
+            uv_run(rt->loop, UV_RUN_ONCE);
+        *served = was;
+        stream(2, 3);
+        ASK(200, "POST", "/models/price_model/promote", "{\"version\":2}");
+    } while (w.http == 504);
+    ck_assert_msg(w.http == 200, "%s", w.body);
+    v = answer_parse(arena, w.body);
+    IS(v, "succeeded", "150");
+    ck_assert_str_eq(timeless(answer_find(v, "results")), timeless(answer_find(before, "results")));
+}
+END_TEST
+
+/* Told to stop before its first result it prints none, and says so. */
+START_TEST(batch_stops)
+{
+    static const atomic_bool stop = true;
+    static const struct ml_ask in[ML_BATCH];
+    static const struct ml_live *live[ML_BATCH];
+    struct ml_columns columns = {.n = 0};
+    struct ml_batch b = {.basis = {.columns = &columns}, .in = in, .live = live, .n = ML_BATCH, .backend = "c"};
+
+    keel_json_init(&b.w, arena, 256);
+    ck_assert_int_eq(ml_batch_work(&b, &stop), KEEL_CANCELLED);
+    ck_assert_uint_lt(b.w.len, 100);
+    keel_json_init(&b.w, arena, 256);
+    ck_assert_int_eq(ml_batch_work(&b, &never), KEEL_OK);
+    ck_assert_uint_gt(b.w.len, 100 * ML_BATCH);
 }
 END_TEST
 
@@ -663,6 +941,9 @@ int main(void)
     tcase_add_test(tc, detects_anomalies);
     tcase_add_loop_test(tc, backend_is_an_alternative, 0, 2);
     tcase_add_test(tc, batch);
+    tcase_add_loop_test(tc, batches_are_single_predictions, 0, 8);
+    tcase_add_loop_test(tc, batch_keeps_what_it_was_asked_of, 0, 2);
+    tcase_add_test(tc, batch_stops);
     tcase_add_test(tc, ring_is_bounded);
     suite_add_tcase(s, tc);
     sr = srunner_create(s);
