@@ -54,7 +54,7 @@ static const struct cli_opt opts[N] = {
     {"--engine", "NAME", "risk (default), ml, features, analytics, factor, portfolio, strategy, marketdata, websocket"},
     {"--op", "NAME", "one of --list, or health; default: the engine's first there"},
     {"--connections", "N", "kept open (default 16)"},
-    {"--duration", "S", "seconds that are counted (default 5)"},
+    {"--duration", "S", "seconds that are counted (default 5); Ctrl-C ends them early"},
     {"--rate", "N", "requests/s on a fixed schedule; absent: each connection asks as soon as it is answered"},
     {"--warm-up", "S", "seconds before that (default 0.5)"},
     {"--orders", NULL, "allow operations that place paper orders, book fills or feed prices"},
@@ -316,6 +316,10 @@ int cli_bench(int argc, char **argv)
         return 2;
     }
     ok = load_run(&conf, &result, why, sizeof why);
+    if (ok && result.seconds <= 0) {
+        snprintf(why, sizeof why, "ended before anything was counted");
+        ok = false;
+    }
     if (!ok)
         fprintf(stderr, "keel: %s\n", why);
     else if (val[JSON] != NULL)

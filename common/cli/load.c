@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -446,6 +447,23 @@ static void turn(struct load *l, int64_t until_ns)
     wake_idle(l);
 }
 
+/* Ctrl-C ends the counted part; once more, and the program. */
+static volatile sig_atomic_t is_over;
+
+static void on_signal(int number)
+{
+    (void)number;
+    is_over = 1;
+}
+
+static void watch_signals(void)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+}
+
 static void drive(struct load *l)
 {
     int64_t give_up;
@@ -458,8 +476,12 @@ static void drive(struct load *l)
     if (l->conf->rate > 0)
         arm(l);
     wake_idle(l);
-    while (mono_ns() < l->end_ns)
+    while (mono_ns() < l->end_ns && !is_over)
         turn(l, l->end_ns);
+    if (is_over) {
+        l->end_ns = mono_ns();
+        give_up = l->end_ns + (int64_t)GRACE_S * 1000000000;
+    }
     while ((l->n_busy > 0 || l->n < l->due) && mono_ns() < give_up)
         turn(l, give_up);
 }
@@ -553,8 +575,9 @@ bool load_run(const struct load_conf *conf, struct load_result *out, char *why, 
     l.buffer = keel_alloc(1, BUFFER + 1);
     ok = open_all(&l, why, cap);
     if (ok) {
+        watch_signals();
         drive(&l);
-        out->seconds = conf->seconds;
+        out->seconds = l.end_ns > l.count_ns ? (double)(l.end_ns - l.count_ns) * 1e-9 : 0;
         if (conf->rate > 0) /* all that fell due in the counted part, sent or not */
             for (uint64_t i = l.n; i < l.due; i++)
                 out->unanswered += due_at(&l, i) >= l.count_ns;

@@ -43,11 +43,12 @@ struct load_result {
     uint64_t status[600];        /* 0: no HTTP */
     uint64_t broken;             /* connections that ended in the middle of a request */
     uint64_t unanswered;         /* due or sent, and without an answer at the end */
-    double seconds;              /* of the counted part */
+    double seconds;              /* of the counted part; 0: it was ended before */
     char sample[400];            /* the beginning of the first answer that was not 2xx */
 };
 
-/* false: nothing was measured, why says so in one line. Blocks for warm_up_s + seconds and at most 5 s more. */
+/* false: nothing was measured, why says so in one line. Blocks for warm_up_s + seconds, less after SIGINT or SIGTERM, and at
+ * most 5 s more. */
 bool load_run(const struct load_conf *conf, struct load_result *out, char *why, size_t cap);
 
 /* ns that a share q in [0, 1] of the answers took at most: exact up to LOAD_EXACT of them, else up to 3.2 % more. */

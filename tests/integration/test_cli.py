@@ -171,6 +171,33 @@ class Supervisor(unittest.TestCase):
         self.assertGreaterEqual(got["p50_us"], 0.7e6, got)
         self.assertLessEqual(got["late_p50_us"], got["late_p99_us"], got)
 
+    def test_bench_shows_what_it_has_when_it_is_stopped(self):
+        """A server that answers each request at once; two connections, since it is asked before it can be told to stop."""
+        counted = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve(peer):
+                with peer:
+                    while peer.recv(4096):
+                        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                        counted.set()
+            p = subprocess.Popen([os.path.join(BIN, "keel"), "bench", "--url", f"http://127.0.0.1:{server.getsockname()[1]}/",
+                                  "--connections", "2", "--duration", "600", "--warm-up", "0", "--json"],
+                                 stdout=subprocess.PIPE, text=True)
+            self.addCleanup(p.kill)
+            threads = [threading.Thread(target=serve, args=(server.accept()[0],)) for _ in range(2)]
+            for t in threads:
+                t.start()
+            self.assertTrue(counted.wait(30))
+            p.send_signal(signal.SIGINT)
+            got = json.loads(p.communicate(timeout=30)[0])
+            for t in threads:
+                t.join()
+        self.assertEqual(p.returncode, 0)
+        self.assertEqual(got["answered"], got["status"]["200"])
+        self.assertLess(got["seconds"], 60)
+        self.assertAlmostEqual(got["per_second"], got["answered"] / got["seconds"], delta=0.1)
+        self.assertEqual((got["broken"], got["unanswered"]), (0, 0), got)
+
     def test_demo_attached_to_a_running_system(self):
         up = Up(self)
         report = os.path.join(os.path.dirname(up.folder), "report.json")
