@@ -9,6 +9,8 @@ Where nothing is pinned (core=None) the clients stand for other machines, on the
 nice and takes what the engine leaves; the meter goes before all others, as far as it may, so that it reads the clock when
 the answer comes and not when it gets a turn.
 """
+import atexit
+import hashlib
 import json
 import os
 import shutil
@@ -97,11 +99,26 @@ class World:
                 assert got.status < 300, got
 
 
+bodies = tempfile.TemporaryDirectory(prefix="keel-bodies-")
+atexit.register(bodies.cleanup)
+
+
+def body_arg(body):
+    """A long one goes by a file: an argument has at most 128 KiB."""
+    if len(body) < 1 << 16:
+        return body
+    path = os.path.join(bodies.name, hashlib.sha256(body.encode()).hexdigest())
+    if not os.path.exists(path):
+        with open(path, "w") as f:
+            f.write(body)
+    return f"@{path}"
+
+
 def load_argv(port, path, body=None, connections=16, seconds=0.4, rate=None, warm_up=0.1, target_ms=None, core=LOAD_CORE,
               obeys=False):
     argv = [os.path.join(BIN, "keel"), "bench", "--json", "--url", f"http://127.0.0.1:{port}{path}",
             "--connections", str(connections), "--duration", str(seconds), "--warm-up", str(warm_up)]
-    for option, value in (("--body", body), ("--rate", rate), ("--target-ms", target_ms), ("--cpu", core)):
+    for option, value in (("--body", body and body_arg(body)), ("--rate", rate), ("--target-ms", target_ms), ("--cpu", core)):
         if value is not None:
             argv += [option, str(value)]
     argv += ["--retry-after"] if obeys else []
@@ -126,18 +143,22 @@ def load(*args, **named):
 
 
 class Background:
-    """Load that goes on until it is stopped; like any good client it waits when it is told to."""
+    """Load that goes on until it is stopped; like any good client it waits when it is told to. per_second: good answers."""
 
     def __init__(self, *args, seconds=3600, **named):
         argv = load_argv(*args, seconds=seconds, obeys=True, core=None, **named)
-        self.p = subprocess.Popen(niced(argv, 19), stdout=subprocess.DEVNULL)
+        self.p = subprocess.Popen(niced(argv, 19), stdout=subprocess.PIPE, text=True)
+        self.per_second = 0.0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *why):
-        self.p.kill()
-        self.p.wait()
+        self.p.terminate()
+        got = json.loads(self.p.communicate(timeout=60)[0] or "null")
+        if got:
+            self.per_second = got["per_second"] * good(got)
+        assert why[0] or self.per_second > 0, f"no load beside it: {got}"
 
 
 def cpu_ns(pid):
