@@ -1,12 +1,13 @@
 /*
- * How long one operation takes: a log-linear histogram for all time, a second one for the second that is
- * being filled, and the sixty seconds of a minute.
+ * How long one operation takes: a log-linear histogram for the second that is being filled, one for all time
+ * before it, and the sixty seconds of a minute.
  *
- * The idea of the windows: when a second is over, its histogram is written down as pairs (steps to the
- * next bucket in use, its count) of mostly one byte each, into a ring of bytes, and emptied. A window is
- * the sum of its seconds, worked out when somebody looks. So a call costs two histograms whatever the
- * windows are, the end of a second costs the op that is called next well under a microsecond, and an op
- * that nobody calls costs nothing; there is no timer. Nothing older than its name says is in a window.
+ * The idea of the windows: when a second is over, its histogram is added to that of all time, written down as
+ * pairs (steps to the next bucket in use, its count) of mostly one byte each, into a ring of bytes, and emptied.
+ * A window is the sum of its seconds, worked out when somebody looks. So a call costs one histogram whatever the
+ * windows are, and few lines of memory: an op that is seldom called finds none of them in a cache. The end of a
+ * second costs the op that is called next well under a microsecond, and an op that nobody calls costs nothing;
+ * there is no timer. Nothing older than its name says is in a window.
  *
  * About 47 KB a tracker, all of it allocated by keel_tracker_new. The ring has room for about 190
  * different buckets a second, sixty seconds long; beyond that the oldest seconds lose their histogram
@@ -38,9 +39,9 @@ struct keel_tracker {
     int64_t second_end_ns; /* of the current one */
     uint32_t current, ring_at, ring_used;
     uint32_t now_outcomes[KEEL_N_OUTCOME];
-    uint64_t outcomes[KEEL_N_OUTCOME]; /* of all time but the current second */
-    struct keel_hist all;
     struct keel_hist now; /* the current second */
+    struct keel_hist all; /* all time but the current second */
+    uint64_t outcomes[KEEL_N_OUTCOME]; /* the same */
     struct second second[SECONDS];
     uint8_t ring[RING_BYTES];
 };
@@ -67,21 +68,20 @@ uint64_t keel_hist_upper(uint32_t index)
     return ((SUB + sub + 1) << shift) - 1;
 }
 
-static void hist_put(struct keel_hist *h, uint32_t index, uint64_t ns, uint64_t target_ns)
+/* A full bucket stays full: after four thousand million calls of one length, shares hardly move. */
+static void count_add(uint32_t *count, uint32_t n)
+{
+    *count = n < UINT32_MAX - *count ? *count + n : UINT32_MAX;
+}
+
+void keel_hist_add(struct keel_hist *h, uint64_t ns, uint64_t target_ns)
 {
     h->n++;
     h->over += target_ns != 0 && ns > target_ns;
     if (ns > h->max_ns)
         h->max_ns = ns;
     h->sum_ns += (double)ns;
-    /* A full bucket stays full: after four thousand million calls of one length, shares hardly move. */
-    if (h->count[index] != UINT32_MAX)
-        h->count[index]++;
-}
-
-void keel_hist_add(struct keel_hist *h, uint64_t ns, uint64_t target_ns)
-{
-    hist_put(h, keel_hist_index(ns), ns, target_ns);
+    count_add(&h->count[keel_hist_index(ns)], 1);
 }
 
 void keel_hist_quantiles(const struct keel_hist *h, const double *q, size_t n, uint64_t *out)
@@ -111,17 +111,22 @@ uint64_t keel_hist_quantile(const struct keel_hist *h, double q)
     return ns;
 }
 
-static void hist_merge(struct keel_hist *into, const struct keel_hist *h)
+static void totals_merge(struct keel_hist *into, const struct keel_hist *h)
 {
-    if (h->n == 0)
-        return;
     into->n += h->n;
     into->over += h->over;
     into->sum_ns += h->sum_ns;
     if (h->max_ns > into->max_ns)
         into->max_ns = h->max_ns;
+}
+
+static void hist_merge(struct keel_hist *into, const struct keel_hist *h)
+{
+    if (h->n == 0)
+        return;
+    totals_merge(into, h);
     for (uint32_t i = 0; i <= keel_hist_index(h->max_ns); i++)
-        into->count[i] += h->count[i];
+        count_add(&into->count[i], h->count[i]);
 }
 
 struct keel_tracker *keel_tracker_new(uint64_t target_ns)
@@ -186,6 +191,7 @@ static void finish_second(struct keel_tracker *t)
     if (t->now.n == 0)
         return;
     ring_make_room(t);
+    totals_merge(&t->all, &t->now);
     s->n = t->now.n;
     s->over = t->now.over;
     s->max_ns = t->now.max_ns;
@@ -197,6 +203,7 @@ static void finish_second(struct keel_tracker *t)
             continue;
         ring_put(t, s, i - before);
         ring_put(t, s, t->now.count[i]);
+        count_add(&t->all.count[i], t->now.count[i]);
         t->now.count[i] = 0;
         before = i;
     }
@@ -222,9 +229,7 @@ void keel_tracker_add(struct keel_tracker *t, int64_t now_ns, uint64_t ns, enum 
 {
     if (now_ns >= t->second_end_ns)
         advance(t, now_ns);
-    uint32_t index = keel_hist_index(ns);
-    hist_put(&t->all, index, ns, t->target_ns);
-    hist_put(&t->now, index, ns, t->target_ns);
+    keel_hist_add(&t->now, ns, t->target_ns);
     t->now_outcomes[o]++;
 }
 
@@ -263,7 +268,9 @@ void keel_tracker_collect(struct keel_tracker *t, int64_t now_ns, int window_s, 
     if (now_ns >= t->second_end_ns)
         advance(t, now_ns);
     bool all = window_s == 0;
-    hist_merge(&sum->hist, all ? &t->all : &t->now);
+    hist_merge(&sum->hist, &t->now);
+    if (all)
+        hist_merge(&sum->hist, &t->all);
     for (size_t o = 0; o < KEEL_N_OUTCOME; o++)
         sum->outcomes[o] += (all ? t->outcomes[o] : 0) + t->now_outcomes[o];
     uint32_t n = all ? 0 : window_s <= 10 ? 10 : SECONDS;
@@ -310,7 +317,23 @@ uint64_t keel_tracker_target(const struct keel_tracker *t)
     return t->target_ns;
 }
 
-const struct keel_hist *keel_tracker_hist(const struct keel_tracker *t)
+void keel_tracker_hist(const struct keel_tracker *t, struct keel_hist *out)
 {
-    return &t->all;
+    *out = t->all;
+    hist_merge(out, &t->now);
+}
+
+uint64_t keel_tracker_n(const struct keel_tracker *t)
+{
+    return t->all.n + t->now.n;
+}
+
+uint64_t keel_tracker_over(const struct keel_tracker *t)
+{
+    return t->all.over + t->now.over;
+}
+
+double keel_tracker_sum_ns(const struct keel_tracker *t)
+{
+    return t->all.sum_ns + t->now.sum_ns;
 }

@@ -31,13 +31,12 @@ struct target {
     const struct keel_target_conf *conf; /* borrowed, of the process' life */
     bool tracked, guarded, must, is_op, is_alternative;
     uint64_t slow_ns; /* what takes longer is slow to the breaker; 0: nothing is */
-    struct keel_breaker breaker;
     struct keel_tracker *tracker;
-    uint64_t seen_transitions;
-    uint64_t admitted, rejected, shed, openings;
-    uint64_t transitions[3][3]; /* by state left and entered; a change of mode is one too */
-    uint64_t in_flight;
+    uint64_t in_flight, admitted, seen_transitions;
     struct gate gate;
+    struct keel_breaker breaker;
+    uint64_t rejected, shed, openings;
+    uint64_t transitions[3][3]; /* by state left and entered; a change of mode is one too */
 };
 
 struct hybrid {

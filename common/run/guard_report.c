@@ -43,7 +43,7 @@ struct totals {
 
 static void totals_add(struct totals *s, const struct target *t)
 {
-    const struct keel_hist *h = keel_tracker_hist(t->tracker);
+    uint64_t measured = keel_tracker_n(t->tracker);
     for (int o = 0; o < KEEL_N_OUTCOME; o++) {
         uint64_t n = keel_tracker_outcome(t->tracker, (enum keel_outcome)o);
         s->outcomes[o] += n;
@@ -53,11 +53,11 @@ static void totals_add(struct totals *s, const struct target *t)
     s->rejected += t->rejected;
     s->shed += t->shed;
     s->in_flight += t->in_flight;
-    s->measured += h->n;
-    s->sum_ns += h->sum_ns;
+    s->measured += measured;
+    s->sum_ns += keel_tracker_sum_ns(t->tracker);
     if (keel_tracker_target(t->tracker) != 0) {
-        s->with_target += h->n;
-        s->over += h->over;
+        s->with_target += measured;
+        s->over += keel_tracker_over(t->tracker);
     }
 }
 
@@ -235,12 +235,13 @@ void keel_hybrid_health(void *self, struct keel_json *w, int64_t now_ns, int64_t
         if (!t->is_op || !t->tracked)
             continue;
         struct totals s = totals_of(t);
-        const struct keel_hist *h = keel_tracker_hist(t->tracker);
+        struct keel_hist h;
+        keel_tracker_hist(t->tracker, &h);
         keel_json_obj(w, t->conf->name);
         write_counts(w, &s);
         static const double q[] = {0.5, 0.99};
         uint64_t ns[KEEL_COUNT(q)];
-        keel_hist_quantiles(h, q, KEEL_COUNT(q), ns);
+        keel_hist_quantiles(&h, q, KEEL_COUNT(q), ns);
         write_us(w, "p50_us", (double)ns[0]);
         write_us(w, "p99_us", (double)ns[1]);
         write_target(w, t);
@@ -314,13 +315,14 @@ static void write_first_version(const struct hybrid *g, struct keel_json *w, con
         if (!t->is_op || !t->tracked)
             continue;
         struct totals s = totals_of(t);
-        const struct keel_hist *h = keel_tracker_hist(t->tracker);
+        struct keel_hist h;
+        keel_tracker_hist(t->tracker, &h);
         keel_json_obj(w, t->conf->name);
         keel_json_u64(w, "total_operations", s.count);
         write_success(w, &s);
         write_mean_ms(w, "avg_latency_ms", &s);
-        keel_json_fix(w, "p95_latency_ms", (double)keel_hist_quantile(h, 0.95) / 1e6, 6);
-        keel_json_fix(w, "p99_latency_ms", (double)keel_hist_quantile(h, 0.99) / 1e6, 6);
+        keel_json_fix(w, "p95_latency_ms", (double)keel_hist_quantile(&h, 0.95) / 1e6, 6);
+        keel_json_fix(w, "p99_latency_ms", (double)keel_hist_quantile(&h, 0.99) / 1e6, 6);
         keel_json_end(w);
     }
     keel_json_u64(w, "circuit_breaker_activations", openings);
@@ -460,14 +462,15 @@ static void metric_calls(const struct hybrid *g, struct keel_text *out, const ch
 
 static void metric_duration(const struct target *t, struct keel_text *out, const char *engine)
 {
-    const struct keel_hist *h = keel_tracker_hist(t->tracker);
+    struct keel_hist h;
     const char *name = t->conf->name;
     uint64_t below = 0;
     uint32_t next = 0;
+    keel_tracker_hist(t->tracker, &h);
     for (size_t e = 0; e < KEEL_COUNT(le_us); e++) {
         uint32_t last = keel_hist_index(le_us[e] * 1000);
         for (; next <= last; next++)
-            below += h->count[next];
+            below += h.count[next];
         keel_text_add(out, "keel_op_duration_seconds_bucket{engine=\"%s\",op=\"%s\",le=\"%.9f\"} %" PRIu64 "\n",
                       engine, name, (double)keel_hist_upper(last) / 1e9, below);
     }
@@ -475,7 +478,7 @@ static void metric_duration(const struct target *t, struct keel_text *out, const
                   "keel_op_duration_seconds_bucket{engine=\"%s\",op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
                   "keel_op_duration_seconds_sum{engine=\"%s\",op=\"%s\"} %.9f\n"
                   "keel_op_duration_seconds_count{engine=\"%s\",op=\"%s\"} %" PRIu64 "\n",
-                  engine, name, h->n, engine, name, h->sum_ns / 1e9, engine, name, h->n);
+                  engine, name, h.n, engine, name, h.sum_ns / 1e9, engine, name, h.n);
 }
 
 typedef double breaker_figure(const struct keel_breaker *b, int64_t now_ns);
@@ -556,7 +559,7 @@ void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine, 
     metric_calls(g, out, engine);
     family(out, "keel_op_duration_seconds", "histogram", "Arrival to answer, of operations that were measured.");
     for (uint32_t i = 0; i < g->env.n_targets; i++)
-        if (g->targets[i].tracked && keel_tracker_hist(g->targets[i].tracker)->n != 0)
+        if (g->targets[i].tracked && keel_tracker_n(g->targets[i].tracker) != 0)
             metric_duration(&g->targets[i], out, engine);
     for (uint32_t i = 0; i < KEEL_N_OWN; i++)
         metric_duration(&g->own[i], out, engine);
@@ -564,7 +567,7 @@ void keel_hybrid_metrics(void *self, struct keel_text *out, const char *engine, 
     for (uint32_t i = 0; i < g->env.n_targets; i++)
         if (g->targets[i].tracked && keel_tracker_target(g->targets[i].tracker) != 0)
             keel_text_add(out, "keel_op_over_target_total{engine=\"%s\",op=\"%s\"} %" PRIu64 "\n", engine,
-                          g->targets[i].conf->name, keel_tracker_hist(g->targets[i].tracker)->over);
+                          g->targets[i].conf->name, keel_tracker_over(g->targets[i].tracker));
     metric_breakers(g, out, engine, now_ns);
     keel_hybrid_admission_metrics(g, out, engine);
 }

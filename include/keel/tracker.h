@@ -48,6 +48,10 @@ void keel_track_merge(struct keel_track_sum *into, const struct keel_track_sum *
 void keel_track_view_of(const struct keel_track_sum *sum, struct keel_track_view *out);
 void keel_tracker_view(struct keel_tracker *t, int64_t now_ns, int window_s, struct keel_track_view *out);
 uint64_t keel_tracker_target(const struct keel_tracker *t);
-const struct keel_hist *keel_tracker_hist(const struct keel_tracker *t);
+/* Of all time: the whole histogram, or figures of it by themselves. */
+void keel_tracker_hist(const struct keel_tracker *t, struct keel_hist *out);
+uint64_t keel_tracker_n(const struct keel_tracker *t);
+uint64_t keel_tracker_over(const struct keel_tracker *t);
+double keel_tracker_sum_ns(const struct keel_tracker *t);
 
 #endif
