@@ -32,7 +32,7 @@ enum {
     MAX_PATH = 2048,
     MAX_QUERY = 64,
     MAX_DISCARD = 1024 * 1024, /* read beyond the limit so that a client gets its answer rather than a reset */
-    POOL_BYTES = 16 * 1024,    /* header and URI of one connection */
+    HEADER_BYTES = 8 * 1024,   /* of engines that do not say */
     SPARE = 32,                /* the server's limit lies this far above ours: it never reaches it, we answer 503 */
     OVER_MS = 1000,            /* patience with a connection above the limit */
     BACKLOG = 1024,
@@ -1321,6 +1321,7 @@ static unsigned inactivity_seconds(const struct keel_core_options *o)
 static struct MHD_Daemon *start_server(struct keel_http *h, int fd)
 {
     const struct keel_core_options *o = h->rt->core;
+    size_t header_bytes = h->rt->engine->header_bytes > 0 ? h->rt->engine->header_bytes : (size_t)HEADER_BYTES;
 
     return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG |
                                 MHD_USE_SUPPRESS_DATE_NO_CLOCK, 0, NULL,
@@ -1328,7 +1329,7 @@ static struct MHD_Daemon *start_server(struct keel_http *h, int fd)
                             MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
                             MHD_OPTION_LISTEN_SOCKET, fd,
                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections + SPARE,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, 2 * header_bytes, /* the request's half, the answer's */
                             MHD_OPTION_CONNECTION_TIMEOUT, inactivity_seconds(o),
                             MHD_OPTION_STRICT_FOR_CLIENT, 1,
                             MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,

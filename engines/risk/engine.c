@@ -74,6 +74,7 @@ const struct keel_engine risk_engine = {
     .peers = (const char *const[]){"strategy", NULL},
     .breaker = {.failures = 3, .recovery_ms = 15000, .successes = 2, .call_timeout_ms = 10000},
     .schema = risk_schema,
+    .header_bytes = 4096, /* strategy's and desks' requests, before every order */
     .single_writer = true,
     .state_size = sizeof(struct risk_engine_state),
     .open = risk_open,

@@ -59,6 +59,7 @@ const struct keel_engine websocket_engine = {
     .options = &ws_options_fields,
     .publishes = (const char *const[]){"websocket.critical.breaker", NULL},
     .peers = ws_peers,
+    .header_bytes = 16384, /* browsers bring the cookies of every other page of localhost */
     .state_size = sizeof(struct ws_state),
     .open = ws_open,
     .close = ws_close,

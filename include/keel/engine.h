@@ -98,6 +98,7 @@ struct keel_engine {
     const char *const *peers;          /* engines it calls over HTTP, NULL ended: URL options come from these */
     struct keel_breaker_row breaker;   /* zeros: 5, 60 s, 3, 30 s */
     const char *schema;                /* SQL of the engine's own tables (CREATE TABLE IF NOT EXISTS ...); NULL: no store */
+    size_t header_bytes;               /* of a request's line and header, about; 0: 8 KiB. The server clears as much for each */
     bool single_writer;                /* one instance at work, others stand by; see docs/decisions/leases.md */
     size_t state_size;
     /* Loads state from the store; runs before the loop turns, and again after a failed commit (state zeroed). */

@@ -189,6 +189,17 @@ class Http(unittest.TestCase):
             e.p.wait(25)
         self.assertEqual(e.p.returncode, 130)
 
+    def test_how_long_a_header_may_be(self):
+        """Risk answers engines and desks, websocket browsers, which bring the cookies of every page of localhost."""
+        for name, good, bad in (("risk", 3500, 6000), ("portfolio", 7500, 12000), ("websocket", 15500, 24000)):
+            e = Engine(name, Folder(self).path)
+            self.addCleanup(e.stop)
+            e.start()
+            for size, want in ((good, b"200"), (bad, b"431")):
+                with connect(e.port) as s:
+                    s.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: a=" + b"a" * size + b"\r\n\r\n")
+                    self.assertEqual(s.recv(65536).split(b" ")[1], want, f"{name} {size}")
+
     def test_header_and_body_limits(self):
         e = self.engine()
         with connect(e.port) as s:
