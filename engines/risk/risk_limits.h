@@ -25,13 +25,14 @@ enum risk_limit_type {
 #define RISK_ACTIONS "deny|warn|reduce"
 enum risk_action { RISK_DENY, RISK_WARN, RISK_REDUCE };
 
+/* Every check walks all of them: what rules most of them out comes first. */
 struct risk_limit {
-    char id[RISK_ID];
-    enum risk_limit_type type;
     keel_i128 value; /* loss types: magnitude */
-    bool enabled;
+    enum risk_limit_type type;
     enum risk_action action;
-    char portfolio[RISK_ID], strategy[RISK_ID], symbol[RISK_SYMBOL]; /* "": all */
+    bool enabled;
+    char symbol[RISK_SYMBOL], strategy[RISK_ID], portfolio[RISK_ID]; /* "": all */
+    char id[RISK_ID];
 };
 
 /* Loss types take -50000 and 50000 for the same limit. */
