@@ -29,7 +29,9 @@ QUOTE = ('{"data":[{"symbol":"BENCHUSDT","data_type":"quote","source":"bench","t
 PREDICT = '{"symbol":"BTCUSDT","max_age_ms":86400000}'
 PRICES = json.dumps({"prices": [61650.1 + (i * 7 % 11) for i in range(32)], "volumes": [10.0 + i % 5 for i in range(32)],
                      "current_price": 61659.75, "spec": "1m"})
-VAR = {"positions": [{"symbol": "BTCUSDT", "market_value": 100000}]}
+ASSETS = 10
+SIMULATION = {"method": "monte_carlo", "positions": [{"symbol": f"S{i}USDT", "market_value": 1000} for i in range(ASSETS)],
+              "covariance": [2e-4 if i == k else 1e-4 for i in range(ASSETS) for k in range(ASSETS)]}
 ENV = {"BAR_SPEC": "1s", "STALE_BARS": "1000", "PERIOD_S": "1"}
 
 BESIDE_RATE = 500
@@ -173,12 +175,12 @@ def every_engine(world, runs, seconds):
 
 
 def job_body(risk):
-    """Returns for a VaR that keeps a worker busy for about 1 ms, found by asking; and how long one then takes."""
-    n = 500
+    """A simulation that keeps a worker busy for about 1 ms, its number of draws found by asking; and how long one then takes."""
+    n = 2000
     while True:
-        body = json.dumps(dict(VAR, returns=[((i * 7919) % 2003 - 1001) * 1e-5 for i in range(n)]))
+        body = json.dumps(dict(SIMULATION, num_simulations=n))
         took = load(risk.port, "/risk/portfolio-var/main", body, 1, 0.3)["p50_us"]
-        if took >= 900 or n >= 40000:
+        if took >= 900 or n >= 1000000:
             return body, n, took
         n = int(n * min(4.0, max(1.1, 1000 / took)))
 
@@ -189,7 +191,7 @@ def beside_jobs(world, runs, seconds):
     pin(risk.p.pid, set(range(os.cpu_count())))
     body, n, took = job_body(risk)
     series = {name: Series() for name in ("idle p50", "idle p99", "busy p50", "busy p99", "ratio")}
-    seconds = max(1.0, seconds)
+    seconds = max(2.0, seconds)
     for _ in range(runs):
         idle = load(risk.port, "/risk/critical-check/main", CHECK, 4, seconds, rate=BESIDE_RATE, core=None)
         with Background(risk.port, "/risk/portfolio-var/main", body, 4):
@@ -200,7 +202,7 @@ def beside_jobs(world, runs, seconds):
         series["ratio"].add(busy["p99_us"] / idle["p99_us"])
     pin(risk.p.pid, {SERVER_CORE})
     where = "risk alone" if len(world.engines) == 1 else "beside seven other engines and a market data session"
-    job = f"4 clients of a job of {took / 1000:.2f} ms (VaR of {n} returns)"
+    job = f"4 clients of a job of {took / 1000:.2f} ms ({n:,} draws of {ASSETS} assets)"
     return [(where, "idle", series["idle p50"].text(), series["idle p99"].text(), ""),
             (where, job, series["busy p50"].text(), series["busy p99"].text(), series["ratio"].text("{:.2f}"))], series["ratio"]
 
