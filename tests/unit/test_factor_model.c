@@ -489,12 +489,13 @@ END_TEST
 
 int main(void)
 {
+    fclose(shared("toraniko_cross_section.csv")); /* before there is anything to free */
+
     Suite *suite = suite_create("factor_model");
     TCase *tc = tcase_create("factor_model");
     SRunner *runner;
     int failed;
 
-    fclose(shared("toraniko_cross_section.csv"));
     suite_add_tcase(suite, tc);
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, longley);

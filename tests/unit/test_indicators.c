@@ -292,12 +292,13 @@ END_TEST
 
 int main(void)
 {
+    load(); /* before there is anything to free */
+
     Suite *suite = suite_create("indicators");
     TCase *tc = tcase_create("indicators");
     SRunner *runner;
     int failed;
 
-    load();
     suite_add_tcase(suite, tc);
     tcase_add_loop_test(tc, talib_series, 0, (int)(sizeof series / sizeof series[0]));
     tcase_add_test(tc, ema_ten);

@@ -775,15 +775,15 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("performance");
-    TCase *tc = tcase_create("performance");
-
     FILE *f = vectors();
     if (!f) {
         printf("skipped: vectors/empyrical_cases.json is not below KEEL_SHARED\n");
         return getenv("CI") ? 1 : 77;
     }
     fclose(f);
+
+    Suite *suite = suite_create("performance");
+    TCase *tc = tcase_create("performance");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, empyrical, 0, (int)KEEL_COUNT(published));
     tcase_add_test(tc, empyrical_quantiles);
