@@ -167,6 +167,17 @@ static void ready_remove(struct call *c)
 
 /* ---- opening ---- */
 
+/* All but texts that nobody looks at before they are written. */
+static void clear(struct call *c)
+{
+    memset(&c->pub, 0, offsetof(struct keel_call, ignored.names));
+    memset(&c->pub + 1, 0, offsetof(struct call, hdr) - sizeof c->pub);
+    struct keel_header *h = &c->hdr;
+    h->topic[0] = h->producer[0] = h->epoch[0] = h->key[0] = h->stream[0] = h->traceparent[0] = '\0';
+    h->seq = 0;
+    h->ts_event = h->ts_init = h->ts_recv = h->ts_publish = 0;
+}
+
 static struct call *open_call(struct keel_rt *rt, const struct keel_op *op, const struct keel_header *h)
 {
     struct keel_calls *cs = rt->calls;
@@ -175,7 +186,7 @@ static struct call *open_call(struct keel_rt *rt, const struct keel_op *op, cons
         return NULL;
     struct keel_arena *arena = c->pub.arena;
     size_t index = c->index;
-    memset(c, 0, offsetof(struct call, problem));
+    clear(c);
     c->index = index;
     c->serial = ++cs->serial;
     c->phase = STEP;

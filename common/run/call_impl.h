@@ -28,7 +28,6 @@ struct member {
 
 struct call {
     struct keel_call pub; /* first */
-    struct keel_header hdr;
     struct keel_work work;
     struct keel_tick deadline, sleep;
     struct call *prev, *next; /* ready list; next: free list */
@@ -71,7 +70,9 @@ struct call {
     size_t reserved[KEEL_N_LANE];
     struct keel_job_entry *entry;
     char trace[33], flags[3];
-    char problem[256]; /* last: a new call is not cleared from here on */
+    /* A new call is not cleared from here on. */
+    struct keel_header hdr;
+    char problem[256];
 };
 
 struct timer_row {

@@ -37,12 +37,12 @@ struct keel_call {
     struct keel_reply peer;    /* answer of the last keel_await_peer */
     struct keel_rows *rows;    /* answer of the last keel_await_read */
     const char *fallback_reason; /* for a handler's own steps: why it answers by an alternative */
-    struct keel_ignored ignored; /* input members that were accepted and not used */
     struct keel_slice *slice;  /* KEEL_ON_SOURCE */
     const char *raw;           /* KEEL_ON_TOPIC, HTTP: the record's or body's JSON as received, for rows that pass it on; else NULL */
     size_t raw_len;
     struct keel_ws *ws;        /* KEEL_ON_WS and its frames: the session */
     const char *path;          /* of an HTTP call, as received, without the query; else NULL */
+    struct keel_ignored ignored; /* input members that were accepted and not used; last: see open_call */
 };
 
 /*

@@ -133,7 +133,7 @@ struct keel_record_error {
     const char *field; /* dotted path: "bids[3].price"; arena */
     const char *detail;/* one sentence with the bound; arena */
 };
-struct keel_ignored { const char *names[32]; size_t n; };
+struct keel_ignored { size_t n; const char *names[32]; };
 
 /*
  * obj NULL or a JSON object -> *out (f->size bytes, zeroed first). KEEL_INVALID fills *err.
