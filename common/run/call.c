@@ -702,7 +702,10 @@ enum keel_status keel_await_timer(struct keel_call *pub, int64_t delay_ms, keel_
 {
     struct call *c = keel_call_self(pub);
     wait_for(c, SLEEPING, next);
-    keel_tick_set(pub->rt->calls->ticks, &c->sleep, keel_mono_ns() + delay_ms * KEEL_MS);
+    if (delay_ms > 0)
+        keel_tick_set(pub->rt->calls->ticks, &c->sleep, keel_mono_ns() + delay_ms * KEEL_MS);
+    else
+        keel_call_ready(c);
     return KEEL_WAIT;
 }
 

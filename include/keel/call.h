@@ -65,7 +65,7 @@ void keel_lower(struct keel_call *c, enum keel_level level);
 enum keel_status keel_await_store(struct keel_call *c, struct keel_txn *txn, keel_step_fn *next);
 enum keel_status keel_await_read(struct keel_call *c, const char *sql, const char *fmt, keel_step_fn *next, ...);
 enum keel_status keel_await_peer(struct keel_call *c, const struct keel_peer_req *req, keel_step_fn *next);
-/* Runs next after delay_ms of machine time (retries with back-off; never to stand in for work). */
+/* Runs next after delay_ms of machine time (retries with back-off; never to stand in for work); 0: when others had their turn. */
 enum keel_status keel_await_timer(struct keel_call *c, int64_t delay_ms, keel_step_fn *next);
 /* Parks the call until keel_wake(token): a handler that waits for a report. *token is unique. */
 enum keel_status keel_await_wake(struct keel_call *c, keel_step_fn *next, uint64_t *token);
