@@ -121,6 +121,25 @@ struct keel_arena *keel_arena_shed(struct keel_arena *a, size_t most)
     return rest;
 }
 
+struct keel_arena *keel_arena_part(struct keel_arena *a, const void *block)
+{
+    struct chunk *before = a->first;
+    uintptr_t p = (uintptr_t)block;
+    for (struct chunk *c = before->next; c != NULL; before = c, c = c->next) {
+        uintptr_t data = (uintptr_t)chunk_data(c);
+        if (p < data || p >= data + c->used)
+            continue;
+        before->next = c->next;
+        if (a->last == c)
+            a->last = before;
+        c->next = NULL;
+        struct keel_arena *part = keel_alloc(1, sizeof *part);
+        *part = (struct keel_arena){c, c};
+        return part;
+    }
+    return NULL;
+}
+
 size_t keel_arena_used(const struct keel_arena *a)
 {
     size_t sum = 0;

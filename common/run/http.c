@@ -49,6 +49,7 @@ enum {
     N_KEPT = 64,               /* responses for use again ... */
     MAX_KEPT = 4096,           /* ... and the largest body of one */
     SMALL_BODY = 1024,         /* memory for one of a usual size is kept with its connection */
+    PIECE = 32 * 1024,         /* of a larger answer so much is sent at once, then others have their turn */
     N_PREBUILT = 3
 };
 
@@ -84,6 +85,8 @@ struct connection {
     struct last_route last;
     /* the request in hand */
     struct keel_arena *arena;  /* NULL between requests */
+    struct keel_arena *part;   /* of the call's memory, with a large answer in it */
+    const char *large;         /* that answer, or its copy */
     const char *known[N_KNOWN]; /* its headers of which the server has to know, NULL: absent */
     const struct keel_op *op;
     struct keel_request request;
@@ -327,6 +330,9 @@ static void end_request(struct connection *c)
     c->ws = NULL;
     drop_response(c);
     release_kept(c);
+    if (c->part != NULL)
+        keel_worker_free(h->rt, c->part, NULL);
+    c->part = NULL;
     if (c->body_cap > SMALL_BODY)
         free_body(c);
     if (h->n_arenas < SPARE_ARENAS) {
@@ -460,12 +466,9 @@ static bool is_closing(const struct connection *c)
     return c->h->is_quiesced || c->h->rt->draining || c->over || c->closes;
 }
 
-static struct MHD_Response *make_response(const struct keel_http *h, const struct keel_answer *answer,
-                                          enum MHD_ResponseMemoryMode mode, bool closes)
+static struct MHD_Response *add_headers(struct MHD_Response *r, const struct keel_http *h, const struct keel_answer *answer,
+                                        bool closes)
 {
-    /* the server only reads it */
-    struct MHD_Response *r = MHD_create_response_from_buffer(answer->len, (void *)(uintptr_t)answer->body, mode);
-
     keel_assert(r != NULL);
     MHD_add_response_header(r, "Date", h->date);
     MHD_add_response_header(r, "Content-Type", answer->type != NULL ? answer->type : "application/json");
@@ -474,6 +477,21 @@ static struct MHD_Response *make_response(const struct keel_http *h, const struc
     if (closes)
         MHD_add_response_header(r, "Connection", "close");
     return r;
+}
+
+static struct MHD_Response *make_response(const struct keel_http *h, const struct keel_answer *answer,
+                                          enum MHD_ResponseMemoryMode mode, bool closes)
+{
+    /* the server only reads it */
+    return add_headers(MHD_create_response_from_buffer(answer->len, (void *)(uintptr_t)answer->body, mode), h, answer, closes);
+}
+
+static ssize_t next_piece(void *cls, uint64_t at, char *to, size_t most)
+{
+    const struct connection *c = cls;
+
+    memcpy(to, c->large + at, most); /* the server asks for no more than there is */
+    return (ssize_t)most;
 }
 
 /* The headers that every call's answer has, in its order; those that change come last. */
@@ -561,6 +579,17 @@ static bool use_kept(struct connection *c, const struct keel_answer *answer)
     return true;
 }
 
+/* In one piece it would take the loop for as long as it takes to copy it, twice. */
+static void set_large(struct connection *c, const struct keel_answer *answer)
+{
+    keel_assert(c->part == NULL);
+    if (answer->arena != NULL)
+        c->part = keel_arena_part(answer->arena, answer->body);
+    c->large = c->part != NULL ? answer->body : keel_arena_strndup(c->arena, answer->body, answer->len);
+    c->response = add_headers(MHD_create_response_from_callback(answer->len, PIECE, next_piece, c, NULL), c->h, answer,
+                              is_closing(c));
+}
+
 static void set_answer(struct connection *c, const struct keel_answer *answer)
 {
     struct keel_answer own = *answer;
@@ -570,6 +599,10 @@ static void set_answer(struct connection *c, const struct keel_answer *answer)
     c->code = (unsigned)answer->http;
     if (use_kept(c, answer))
         return;
+    if (answer->len > PIECE) {
+        set_large(c, answer);
+        return;
+    }
     own.body = keel_arena_strndup(c->arena, answer->body, answer->len); /* the request's memory outlives its answer */
     c->response = make_response(c->h, &own, MHD_RESPMEM_PERSISTENT, is_closing(c));
 }

@@ -132,6 +132,7 @@ struct keel_answer {
     struct keel_param headers[8];
     size_t n_headers;
     int64_t settled_ns; /* when its call had settled; 0: there is none */
+    struct keel_arena *arena; /* keel_arena_part of it is the body's memory, for who needs it longer; NULL: copy it */
 };
 typedef void keel_answer_fn(void *ctx, const struct keel_answer *answer);
 /*

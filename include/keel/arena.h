@@ -16,6 +16,8 @@ void keel_arena_free(struct keel_arena *a); /* NULL is fine */
 void keel_arena_reset(struct keel_arena *a);
 /* As reset; but what that would free, when it is more than so many bytes, is returned for somebody who has the time. Else NULL. */
 struct keel_arena *keel_arena_shed(struct keel_arena *a, size_t most);
+/* The chunk with that block, taken out of a, which loses all blocks in it. NULL: it is the first one, which a keeps. */
+struct keel_arena *keel_arena_part(struct keel_arena *a, const void *block);
 size_t keel_arena_used(const struct keel_arena *a);
 
 /* Zeroed, aligned to 16, never NULL. size 0 gives a valid pointer. */

@@ -142,6 +142,38 @@ class Http(unittest.TestCase):
         for c in connections:
             c.close()
 
+    def test_large_answers(self):
+        """They leave in pieces: each whole, in order with small ones, while others read slowly or leave halfway."""
+        ml = Engine("ml", Folder(self).path, "", {}, ()).start()
+        self.addCleanup(ml.stop)
+        n = 1000
+        batch = post("/ml/batch-inference", {"model_id": "price_model", "inputs": [{"symbol": f"S{i}USDT"} for i in range(n)]})
+
+        def check(status, body):
+            self.assertEqual((status, len(body) > 200000), (200, True))
+            self.assertEqual([r["index"] for r in json.loads(body)["results"]], list(range(n)))
+
+        with connect(ml.port) as slow, connect(ml.port) as fast:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+            slow.sendall(batch)
+            for _ in range(8):  # their memory is needed until they are gone, and not longer
+                with connect(ml.port) as leaves:
+                    leaves.sendall(batch)
+                    leaves.recv(1000)
+            fast.sendall(batch + get("/models") + batch + get("/no/such"))
+            got = read_answers(fast, 4)
+            self.assertEqual([status for status, _ in got], [200, 200, 200, 404])
+            check(*got[0])
+            check(*got[2])
+            slow.sendall(get("/models"))
+            got = read_answers(slow, 2)
+            check(*got[0])
+            self.assertEqual(got[1][0], 200)
+            fast.sendall(get("/openapi.json").replace(b"GET", b"HEAD"))
+            head = fast.recv(65536).lower()
+            self.assertIn(b"content-length", head)
+            self.assertTrue(head.endswith(b"\r\n\r\n"), "no body")
+
     def test_answers_that_wait_do_not_hold_others(self):
         """64 orders wait for a peer that says nothing; the engine answers others meanwhile, and all of them in the end."""
         risk = SlowRisk(self)

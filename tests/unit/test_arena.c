@@ -60,12 +60,40 @@ START_TEST(shed)
 }
 END_TEST
 
+/* Only the chunk with the block leaves, wherever it is in the chain. */
+START_TEST(part)
+{
+    for (size_t which = 0; which < 3; which++) {
+        struct keel_arena *a = keel_arena_new(256);
+        char *first = keel_arena_text(a, 200), *block[3];
+        size_t size[3];
+        for (size_t i = 0; i < 3; i++) {
+            size[i] = 5000U << i * 2; /* more than the chunk before it has left */
+            block[i] = keel_arena_text(a, size[i]);
+            memset(block[i], 'a' + (int)i, size[i]);
+        }
+        ck_assert_ptr_null(keel_arena_part(a, first));
+        ck_assert_ptr_null(keel_arena_part(a, &which));
+        struct keel_arena *p = keel_arena_part(a, block[which] + size[which] - 1);
+        ck_assert_ptr_nonnull(p);
+        ck_assert_ptr_null(keel_arena_part(a, block[which]));
+        memset(keel_arena_text(a, 100000), 'x', 100000); /* both go on */
+        memset(keel_arena_text(p, 100000), 'y', 100000);
+        for (size_t i = 0; i < 3; i++)
+            ck_assert(block[i][0] == 'a' + (int)i && block[i][size[i] - 1] == 'a' + (int)i);
+        keel_arena_free(which % 2 == 0 ? a : p);
+        keel_arena_free(which % 2 == 0 ? p : a);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("arena");
     TCase *tc = tcase_create("arena");
     tcase_add_test(tc, zeroed_and_aligned);
     tcase_add_test(tc, shed);
+    tcase_add_test(tc, part);
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
