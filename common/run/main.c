@@ -25,8 +25,8 @@
 #define PROBE_SECONDS 3
 #define BUS_WAIT_NS (1000 * KEEL_MS) /* readiness waits so long for Redis */
 #define BUS_WAIT_MS 10               /* and looks so often */
-#define KEPT_BLOCK (1024 * 1024)     /* larger blocks of memory go back to the kernel with their call */
-#define KEPT_BYTES (2 * 1024 * 1024) /* so much that is free is kept, of each thread */
+#define KEPT_BLOCK (4 * 1024 * 1024) /* larger blocks of memory go back to the kernel with their call */
+#define KEPT_BYTES (8 * 1024 * 1024) /* so much that is free is kept, of each thread */
 
 enum stage { RUNNING, DRAIN_CALLS, DRAIN_WORK, DRAIN_OUTBOX, DRAINED };
 
