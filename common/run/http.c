@@ -92,6 +92,7 @@ struct connection {
     struct keel_request request;
     char *body;                /* a small one is kept for the next request */
     size_t body_len, body_cap, body_max, seen;
+    size_t declared;           /* length of the body; 0: it does not say */
     struct MHD_Response *response;
     bool is_shared;            /* response is one of the prebuilt or kept */
     struct kept *kept;         /* its response is of this request until that has ended */
@@ -1046,6 +1047,7 @@ static enum MHD_Result begin_request(struct connection *c, const char *path, con
                           "one Host, and at most one of Content-Length and Transfer-Encoding: chunked");
     look_at_header(c, path, f.encodings > 0 || f.declared > 0);
     c->body_max = c->op != NULL && c->op->max_body > 0 ? c->op->max_body : MAX_BODY;
+    c->declared = f.declared;
     return f.declared > c->body_max ? refuse_now(c, KEEL_TOOBIG, NULL, too_big(c)) : MHD_YES;
 }
 
@@ -1054,7 +1056,7 @@ static enum MHD_Result begin_request(struct connection *c, const char *path, con
 static void append_body(struct connection *c, const char *data, size_t n)
 {
     if (c->body_len + n > c->body_cap) {
-        size_t cap = c->body_cap == 0 ? SMALL_BODY : c->body_cap;
+        size_t cap = c->declared > SMALL_BODY ? c->declared : SMALL_BODY;
         while (cap < c->body_len + n)
             cap *= 2;
         c->body = keel_realloc(c->body, cap, 1);
