@@ -112,6 +112,7 @@ static bool take_lock(struct keel_lease *l)
 static void fenced(void)
 {
     keel_log(KEEL_LOG_ERROR, "fenced", "detail=another instance has taken over the store; nothing more is done here");
+    keel_log_flush();
     /* No drain: whatever this process still has in hand is the other's now. */
     _exit(EXIT_FENCED);
 }

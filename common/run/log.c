@@ -1,14 +1,19 @@
 /*
  * Log lines. A caller names its fields in the format ("peer=%s detail=%s"); the text is formatted once and
- * cut at the names of the format, so a value that happens to hold " x=" stays one value. Each line is one
- * write(2).
+ * cut at the names of the format, so a value that happens to hold " x=" stays one value.
+ *
+ * A write(2) takes as long as whoever takes the lines: a disk that is away for seconds, a pipe that nobody reads. The loop
+ * must not wait for these, so a thread of its own writes.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,11 +25,25 @@
 #define TEXT_BYTES 2048
 #define LINE_BYTES 6144
 #define OFTEN_SLOTS 64
+#define QUEUE_BYTES (256 * 1024)
+#define FLUSH_NS INT64_C(1000000000)
 
 static struct { char engine[32]; enum keel_log_level min; bool human; } conf = {"", KEEL_LOG_INFO, false};
 
 static struct { const char *event; int64_t last_ns; uint64_t left_out; } often[OFTEN_SLOTS];
 static pthread_mutex_t often_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Lines on their way to the thread that writes them; all but `is_on` is the lock's. */
+static struct {
+    atomic_bool is_on;
+    bool stops, is_writing;
+    pthread_mutex_t lock;
+    pthread_cond_t more, written;
+    pthread_t thread;
+    char *text, *other; /* QUEUE_BYTES each: what waits, and what is being written */
+    size_t len;
+    uint64_t n_left_out;
+} queue = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER, .written = PTHREAD_COND_INITIALIZER};
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
@@ -158,6 +177,31 @@ static void put_fields(struct line *l, const char *fmt, const char *text)
     }
 }
 
+static void write_all(const char *text, size_t len)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t w = write(STDERR_FILENO, text + done, len - done);
+        if (w > 0)
+            done += (size_t)w;
+        else if (errno != EINTR)
+            return;
+    }
+}
+
+static void enqueue(const char *line, size_t len)
+{
+    pthread_mutex_lock(&queue.lock);
+    if (len <= QUEUE_BYTES - queue.len) {
+        memcpy(queue.text + queue.len, line, len);
+        queue.len += len;
+    } else {
+        queue.n_left_out++;
+    }
+    pthread_cond_signal(&queue.more);
+    pthread_mutex_unlock(&queue.lock);
+}
+
 __attribute__((format(printf, 4, 0))) static void write_line(enum keel_log_level level, const char *event,
                                                               uint64_t repeated, const char *fmt, va_list ap)
 {
@@ -193,14 +237,10 @@ __attribute__((format(printf, 4, 0))) static void write_line(enum keel_log_level
     if (!conf.human)
         l.buf[l.len++] = '}';
     l.buf[l.len++] = '\n';
-    size_t done = 0;
-    while (done < l.len) {
-        ssize_t w = write(STDERR_FILENO, l.buf + done, l.len - done);
-        if (w > 0)
-            done += (size_t)w;
-        else if (errno != EINTR)
-            return;
-    }
+    if (atomic_load(&queue.is_on))
+        enqueue(l.buf, l.len);
+    else
+        write_all(l.buf, l.len);
 }
 
 void keel_log(enum keel_log_level level, const char *event, const char *fmt, ...)
@@ -243,4 +283,86 @@ void keel_log_often(enum keel_log_level level, const char *event, const char *fm
     va_start(ap, fmt);
     write_line(level, event, left_out, fmt, ap);
     va_end(ap);
+}
+
+/* ---- the thread that writes ---- */
+
+static void *write_queued(void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&queue.lock);
+    while (queue.len > 0 || !queue.stops) {
+        if (queue.len == 0) {
+            pthread_cond_wait(&queue.more, &queue.lock);
+            continue;
+        }
+        char *text = queue.text;
+        size_t len = queue.len;
+        uint64_t n_left_out = queue.n_left_out;
+        queue.text = queue.other;
+        queue.other = text;
+        queue.len = 0;
+        queue.n_left_out = 0;
+        queue.is_writing = true;
+        pthread_mutex_unlock(&queue.lock);
+        if (n_left_out > 0) /* where they are missing, for there is room now */
+            keel_log(KEEL_LOG_WARN, "log_lines_left_out", "lines=%llu", (unsigned long long)n_left_out);
+        write_all(text, len);
+        pthread_mutex_lock(&queue.lock);
+        queue.is_writing = false;
+        pthread_cond_broadcast(&queue.written);
+    }
+    pthread_mutex_unlock(&queue.lock);
+    return NULL;
+}
+
+void keel_log_start(void)
+{
+    sigset_t all, before;
+    queue.text = malloc(QUEUE_BYTES);
+    queue.other = malloc(QUEUE_BYTES);
+    queue.stops = false;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the loop's */
+    bool is_on = queue.text != NULL && queue.other != NULL && pthread_create(&queue.thread, NULL, write_queued, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    atomic_store(&queue.is_on, is_on);
+}
+
+static bool is_written(void)
+{
+    return queue.len == 0 && !queue.is_writing;
+}
+
+void keel_log_flush(void)
+{
+    int64_t until_ns = keel_wall_ns() + FLUSH_NS;
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    if (!atomic_load(&queue.is_on))
+        return;
+    pthread_mutex_lock(&queue.lock);
+    while (!is_written() && pthread_cond_timedwait(&queue.written, &queue.lock, &until) == 0)
+        ;
+    pthread_mutex_unlock(&queue.lock);
+}
+
+/* A thread that is stuck in its write is left behind, with what it has. */
+void keel_log_stop(void)
+{
+    if (!atomic_load(&queue.is_on))
+        return;
+    keel_log_flush();
+    atomic_store(&queue.is_on, false);
+    pthread_mutex_lock(&queue.lock);
+    queue.stops = true;
+    bool is_stuck = !is_written();
+    pthread_cond_signal(&queue.more);
+    pthread_mutex_unlock(&queue.lock);
+    if (is_stuck) {
+        pthread_detach(queue.thread);
+        return;
+    }
+    pthread_join(queue.thread, NULL);
+    free(queue.text);
+    free(queue.other);
 }

@@ -277,6 +277,7 @@ static void on_store_failed(struct keel_rt *rt)
     keel_bus_reload(rt);
     if (engine->open != NULL && engine->open(rt, rt->state) != KEEL_OK) {
         keel_log(KEEL_LOG_ERROR, "state_reload_failed", NULL);
+        keel_log_flush();
         abort(); /* the supervisor starts anew; nothing unsaved is lost */
     }
 }
@@ -516,6 +517,7 @@ static void on_drain(uv_timer_t *t)
         }
         if (!quiet) {
             keel_log(KEEL_LOG_ERROR, "work_does_not_stop", "calls=%zu", keel_calls_live(rt));
+            keel_log_flush();
             _exit(1);
         }
         enter(p, DRAIN_OUTBOX, FLUSH_NS);
@@ -606,6 +608,7 @@ static int run(struct process *p, bool hybrid, char *err, size_t cap)
 {
     struct keel_rt *rt = &p->rt;
     signal(SIGPIPE, SIG_IGN);
+    keel_log_start();
     enum keel_status st = open_base(p, hybrid, err, cap);
     if (st == KEEL_OK && !rt->standby)
         st = open_work(p, err, cap);
@@ -618,6 +621,7 @@ static int run(struct process *p, bool hybrid, char *err, size_t cap)
     }
     if (st != KEEL_OK) {
         keel_rt_free(rt);
+        keel_log_stop();
         return 1;
     }
     keel_lease_watch(rt, take_over);
@@ -627,6 +631,7 @@ static int run(struct process *p, bool hybrid, char *err, size_t cap)
     int code = rt->exit_code;
     keel_log(KEEL_LOG_INFO, "stopped", "code=%d", code);
     keel_rt_free(rt);
+    keel_log_stop();
     return code;
 }
 

@@ -5,10 +5,15 @@
 enum keel_log_level { KEEL_LOG_DEBUG, KEEL_LOG_INFO, KEEL_LOG_WARN, KEEL_LOG_ERROR };
 
 void keel_log_open(const char *engine, enum keel_log_level min);
+/* From here on a thread writes, and lines wait for it in memory: where there are 256 KiB of them, new ones are left out and counted. */
+void keel_log_start(void);
+/* Waits until all lines are written, but for a second at most: before an end without keel_log_stop. */
+void keel_log_flush(void);
+void keel_log_stop(void); /* flushes; from then on each line is written by its caller again */
 /*
  * event is a constant snake_case word; fmt names fields as "name=%..." separated by spaces; a value is everything up
  * to the next " name=" and is escaped. Example: keel_log(KEEL_LOG_WARN, "peer_away", "peer=%s detail=%s", p, d).
- * fmt may be NULL. Thread safe: one write(2) a line.
+ * fmt may be NULL. Thread safe. Never waits for whoever takes the lines once keel_log_start was called.
  */
 void keel_log(enum keel_log_level level, const char *event, const char *fmt, ...)
     __attribute__((cold, format(printf, 3, 4)));

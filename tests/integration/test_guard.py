@@ -67,7 +67,7 @@ class Breakers(unittest.TestCase):
             self.assertEqual(answer.status, 503 if what == "force-open" else 200, what)
             if what == "force-open":
                 self.assertIn("Retry-After", answer.headers)
-            self.assertTrue(logged(risk, event="breaker", target="limits", reason=reason), what)
+            wait_for(lambda: logged(risk, event="breaker", target="limits", reason=reason))
         wait_for(lambda: len([e for e in events(chain, "risk") if e[0] == "limits"]) == len(seen), 30)
         self.assertEqual([e for e in events(chain, "risk") if e[0] == "limits"], seen)
         text = risk.get("/metrics").body.decode()
@@ -105,7 +105,7 @@ class Breakers(unittest.TestCase):
             opened()
             return breaker(strategy, "dep.peer.risk")["state"] == "closed"
         wait_for(closed, 60, every=0.1)
-        self.assertTrue(logged(strategy, event="breaker", target="dep.peer.risk", to="closed"))
+        wait_for(lambda: logged(strategy, event="breaker", target="dep.peer.risk", to="closed"))
 
 
 class Options(unittest.TestCase):

@@ -1,5 +1,6 @@
 """Regressions of the server library's pitfalls: the listen socket at the limit, answers that wait, pipelining, stopping while
 connections wait, slow clients, and memory limits. One engine, and a peer of ours that can be slow."""
+import contextlib
 import http.client
 import json
 import os
@@ -220,6 +221,35 @@ class Http(unittest.TestCase):
             e.p.terminate()
             e.p.wait(25)
         self.assertEqual(e.p.returncode, 130)
+
+    def test_nobody_takes_the_log(self):
+        """Neither a disk nor a pipe that takes no more lines holds the loop; what there was no room for is counted."""
+        folder, n, lines = Folder(self).path, 3000, []
+        pipe = os.path.join(folder, "risk.log")
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        e = Engine("risk", folder, "", {"LOG_LEVEL": "debug"})
+        self.addCleanup(e.stop)
+        e.start()
+        with connect(e.port) as s:
+            for _ in range(n // 100):  # a line each: more than the pipe and the engine's memory for lines hold
+                s.sendall(b"".join(get("/risk/breaches?limit=" + "x" * 100) for _ in range(100)))
+                self.assertEqual([status // 100 for status, _ in read_answers(s, 100)], [4] * 100)
+
+        def read():
+            with contextlib.suppress(BlockingIOError):
+                while more := os.read(reader, 1 << 20):
+                    lines.append(more)
+            return b"log_lines_left_out" in b"".join(lines)
+        wait_for(read)
+        e.p.terminate()
+        wait_for(lambda: read() and e.p.poll() is not None)
+        self.assertEqual(e.p.returncode, 0)
+        rows = [json.loads(line) for line in b"".join(lines).decode().splitlines()]
+        left_out = sum(r["lines"] for r in rows if r["event"] == "log_lines_left_out")
+        self.assertEqual(sum(r["event"] == "call_failed" for r in rows) + left_out, n)
+        self.assertEqual(rows[-1]["event"], "stopped")
 
     def test_how_long_a_header_may_be(self):
         """Risk answers engines and desks, websocket browsers, which bring the cookies of every page of localhost."""
