@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds the release, runs the benchmarks and writes docs/performance.md.
 #   scripts/bench.sh [--quick] [--runs N] [--only guard,var,bus,http,ws,hybrid] [--out FILE]
-# --quick: one short run of each, under 3 minutes. Peers that cannot be installed are named as missing, not made up.
+# --quick: one short run of each, some 4 minutes. Peers that cannot be installed are named as missing, not made up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/install.sh

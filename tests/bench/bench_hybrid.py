@@ -1,6 +1,6 @@
 """Hybrid against plain: critical operations at a fixed rate while bulk work saturates the same engine.
 
-    bench_hybrid.py [--runs N] [--seconds S] [--engine NAME]
+    bench_hybrid.py [--runs N] [--seconds S] [--samples N] [--engine NAME]
 
 Two systems stand side by side, the same binaries and data, one with ENABLE_HYBRID=false; they take turns, so a slow spell of
 the machine falls on both. Bulk is a closed loop of clients that wait when a refusal tells them to; nothing is pinned, the
@@ -29,7 +29,6 @@ from world import Background, Goals, Series, World, finish, load, ratio, table, 
 
 ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
 MODES = ("hybrid", "plain")
-SAMPLES = 1000  # of which the worst ten are beyond p99; half as many of what is not judged
 TURNS = 6       # of a second each that a run's idle p50 is the median of
 KEPT = 1000     # closed orders that strategy keeps in memory
 COMMIT = 28 << 10  # bytes: an order's share of what strategy and risk write, a commit
@@ -90,6 +89,8 @@ def floor(folder, commits, rate, seconds):
 class Case:
     """One engine: its critical operation at a rate, and what keeps it busy: (path, body, clients) each; small: in smaller pieces."""
 
+    samples = 1000  # of which the worst ten are beyond p99; half as many of what is not judged
+
     def __init__(self, engine, path, body, rate, target_ms, goal, bulk, what, small=None, commits=0):
         self.engine, self.path, self.body, self.rate, self.target_ms = engine, path, body, rate, target_ms
         self.goal, self.what = goal, what
@@ -101,7 +102,7 @@ class Case:
                      for figure in ("p50", "p99", "within", "done")}
 
     def seconds(self, least):
-        return max(least, SAMPLES / self.rate)
+        return max(least, self.samples / self.rate)
 
     def meter(self, world, seconds, warm_up=0.5):
         return load(world[self.engine].port, self.path, self.body, 4, seconds, rate=self.rate, warm_up=warm_up,
@@ -196,8 +197,10 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--seconds", type=float, default=2.0)
+    p.add_argument("--samples", type=int, default=Case.samples)
     p.add_argument("--engine")
     a = p.parse_args()
+    Case.samples = a.samples
     goals = Goals()
     env = dict(ENV, MAX_CLOSED_ORDERS=str(KEPT))
     with World(ENGINES, True, False, env) as hybrid, World(ENGINES, False, False, env) as plain:

@@ -154,7 +154,7 @@ def write(path, sections, runs, load):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--quick", action="store_true", help="one short run of each: under 3 minutes")
+    p.add_argument("--quick", action="store_true", help="one short run of each: some 4 minutes")
     p.add_argument("--runs", type=int)
     p.add_argument("--out", default=os.path.join(TOP, "docs/performance.md"))
     p.add_argument("--only", default="guard,var,bus,http,ws,hybrid")
@@ -176,7 +176,8 @@ def main():
         "ws": ("WebSocket", "Delivery, of which up to 25 ms are `BUFFER_INTERVAL_MS`: quotes wait for one another at most so long.",
                lambda: python("bench_ws.py", "--runs", runs, "--seconds", 1 if quick else 2)),
         "hybrid": ("Hybrid against plain", "The same engine with and without its protection, on all cores.",
-                   lambda: python("bench_hybrid.py", "--runs", runs, "--seconds", 1 if quick else 2)),
+                   lambda: python("bench_hybrid.py", "--runs", runs, "--seconds", 1 if quick else 2,
+                                  "--samples", 200 if quick else 1000)),
     }
     sections = []
     for name in a.only.split(","):
