@@ -181,7 +181,7 @@ static void answer_ok(struct call *c, struct keel_arena *a)
                               .type = pub->type != NULL ? pub->type : "application/json"};
     ans.body = pub->out.len > 0 ? keel_json_text(&pub->out) : pub->type == NULL ? "{}" : "";
     ans.len = pub->out.len > 0 ? pub->out.len : strlen(ans.body);
-    if (!c->late)
+    if (!c->late) /* that one is in a scratch arena, which goes on */
         ans.arena = pub->arena;
     common_headers(&ans);
     if (pub->policy != NULL)

@@ -42,7 +42,7 @@ struct keel_call {
     size_t raw_len;
     struct keel_ws *ws;        /* KEEL_ON_WS and its frames: the session */
     const char *path;          /* of an HTTP call, as received, without the query; else NULL */
-    struct keel_ignored ignored; /* input members that were accepted and not used; last: see open_call */
+    struct keel_ignored ignored; /* input members that were accepted and not used; last: a new call keeps its old names */
 };
 
 /*
