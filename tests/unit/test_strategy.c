@@ -83,8 +83,9 @@ static void risk_reply(int fd, const char *request, const char *body)
              "HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
              "Connection: close\r\n\r\n",
              http, strlen(text));
-    (void)!write(fd, head, strlen(head));
-    (void)!write(fd, text, strlen(text));
+    /* The engine may have gone with its question open; that is no matter of the test's. */
+    (void)send(fd, head, strlen(head), MSG_NOSIGNAL);
+    (void)send(fd, text, strlen(text), MSG_NOSIGNAL);
 }
 
 static void *risk_run(void *arg)
