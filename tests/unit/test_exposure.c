@@ -10,6 +10,7 @@
 
 #include "exposure.h"
 #include "keel/rng.h"
+#include "sanitized.h"
 
 #define U KEEL_SCALE
 #define MOST INT64_MAX
@@ -113,7 +114,7 @@ START_TEST(any_order_of_arrival)
     struct keel_rng rng;
 
     keel_rng_seed(&rng, 20261122 + (uint64_t)_i);
-    for (int run = 0; run < 2000; run++) {
+    for (int run = 0; run < CASES(2000); run++) {
         struct step step[2 * FILLS + 4];
         int64_t quantity, filled, arrived = 0;
         size_t n = life(&rng, step, &quantity, &filled), ended = n, over = n;
@@ -157,7 +158,7 @@ START_TEST(worst_case_covers_what_comes)
     struct keel_rng rng;
 
     keel_rng_seed(&rng, 7 + (uint64_t)_i);
-    for (int run = 0; run < 500; run++) {
+    for (int run = 0; run < CASES(500); run++) {
         struct { struct step step[2 * FILLS + 4]; size_t n, at; struct risk_entry e; } o[4];
         struct risk_line line = {.position = (int64_t)keel_rng_below(&rng, 4001) - 2000};
         int64_t worst[4 * (2 * FILLS + 4) + 1], position[4 * (2 * FILLS + 4) + 1];

@@ -14,6 +14,7 @@
 
 #include "keel/json.h"
 #include "keel/rng.h"
+#include "sanitized.h"
 
 static struct keel_arena *arena;
 
@@ -538,7 +539,7 @@ START_TEST(fixed_like_printf)
 {
     struct keel_rng r;
     keel_rng_seed(&r, 12);
-    for (int i = 0; i < 50000; i++) {
+    for (int i = 0; i < CASES(50000); i++) {
         int digits = (int)keel_rng_below(&r, 7);
         double units = rint((keel_rng_f64(&r) - 0.5) * pow(10, (double)keel_rng_below(&r, 15)));
         double v = units / pow(10, digits);
@@ -570,7 +571,7 @@ START_TEST(f64_reads_back)
 {
     struct keel_rng r;
     keel_rng_seed(&r, 11);
-    for (int i = 0; i < 50000; i++) {
+    for (int i = 0; i < CASES(50000); i++) {
         uint64_t bits = keel_rng_u64(&r);
         double v, got = 0;
         bool is_bad;

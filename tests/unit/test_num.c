@@ -11,6 +11,7 @@
 
 #include "keel/num.h"
 #include "keel/rng.h"
+#include "sanitized.h"
 
 __extension__ typedef unsigned __int128 u128;
 
@@ -144,7 +145,7 @@ START_TEST(random_round_trips)
     struct keel_rng r;
     char text[KEEL_MONEY_TEXT];
     keel_rng_seed(&r, 20261122);
-    for (int i = 0; i < 30000; i++) {
+    for (int i = 0; i < CASES(30000); i++) {
         int64_t v = (int64_t)(keel_rng_u64(&r) >> keel_rng_below(&r, 64)), got = ~v;
         v = keel_rng_below(&r, 2) == 0 ? v : -(v / 2);
         size_t n = keel_dec_print(v, text);
@@ -168,7 +169,7 @@ START_TEST(short_like_long)
     char text[32];
     int n_valid = 0;
     keel_rng_seed(&r, 20261123);
-    for (int i = 0; i < 300000; i++) {
+    for (int i = 0; i < CASES(300000); i++) {
         size_t n = keel_rng_below(&r, 23), kinds = keel_rng_below(&r, 8) == 0 ? sizeof characters - 1 : 20;
         for (size_t k = 0; k < n; k++)
             text[k] = characters[keel_rng_below(&r, kinds)];
@@ -183,7 +184,7 @@ START_TEST(short_like_long)
         ck_assert_msg(got == want, "%.*s", (int)n, text);
         n_valid += st == KEEL_OK;
     }
-    ck_assert_int_gt(n_valid, 100000);
+    ck_assert_int_gt(n_valid, CASES(100000));
 }
 END_TEST
 
@@ -260,7 +261,7 @@ START_TEST(same_as_slowly)
     char got[KEEL_MONEY_TEXT], want[64];
     struct keel_rng r;
     keel_rng_seed(&r, 7);
-    for (int i = 0; i < 30000; i++) {
+    for (int i = 0; i < CASES(30000); i++) {
         /* At most 2^120, so that reading slowly does not overflow; in half of them the last digits are zeros. */
         keel_i128 v = (keel_i128)keel_rng_u64(&r) << 56 | (keel_i128)(keel_rng_u64(&r) >> 8);
         v >>= keel_rng_below(&r, 120);
@@ -564,7 +565,7 @@ START_TEST(f64_print)
 {
     struct keel_rng r;
     keel_rng_seed(&r, 20261124);
-    for (int i = 0; i < 100000; i++) {
+    for (int i = 0; i < CASES(100000); i++) {
         double v = any_f64(&r), got = 77;
         char text[KEEL_F64_TEXT + 1] = "", nearest[64], digits[64], same[64];
         size_t len = keel_f64_print(v, text);
@@ -590,7 +591,7 @@ START_TEST(f64_parse_like_strtod)
 {
     struct keel_rng r;
     keel_rng_seed(&r, 20261125);
-    for (int i = 0; i < 200000; i++) {
+    for (int i = 0; i < CASES(200000); i++) {
         char text[64];
         double got = 77;
         int e = keel_rng_below(&r, 4) == 0 ? 0 : (int)keel_rng_below(&r, 660) - 340;
@@ -701,7 +702,7 @@ START_TEST(time_round_trip)
     struct keel_rng r;
     char text[KEEL_TIME_TEXT];
     keel_rng_seed(&r, 3);
-    for (int i = 0; i < 30000; i++) {
+    for (int i = 0; i < CASES(30000); i++) {
         int64_t ns = (int64_t)keel_rng_u64(&r), got = ~ns;
         size_t n = keel_time_print(ns, text);
         ck_assert_int_eq(keel_time_parse(text, n, &got), KEEL_OK);
