@@ -75,6 +75,8 @@ struct keel_work {
     struct bulk_thread *thread;
     struct keel_work *next_done;
 };
+/* The calling thread, and those it starts from now on, get a core when they wake before who has long turns of it. */
+void keel_take_short_turns(void);
 void keel_worker_open(struct keel_rt *rt);
 void keel_worker_close(struct keel_rt *rt); /* nothing may be queued or running */
 void keel_worker_threads(const struct keel_rt *rt, struct keel_json *w); /* members of an open object */

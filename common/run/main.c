@@ -609,6 +609,8 @@ static int run(struct process *p, bool hybrid, char *err, size_t cap)
     struct keel_rt *rt = &p->rt;
     signal(SIGPIPE, SIG_IGN);
     keel_log_start();
+    if (hybrid)
+        keel_take_short_turns();
     enum keel_status st = open_base(p, hybrid, err, cap);
     if (st == KEEL_OK && !rt->standby)
         st = open_work(p, err, cap);

@@ -21,6 +21,7 @@
 
 #define BULK_NICE 10
 #define BULK_TURN_NS 100000000 /* the longest that the kernel takes */
+#define SHORT_TURN_NS 400000   /* less than a kernel gives by itself, 0.7 ms and more */
 #define TICK_MS 100
 #define LAGS 3 /* ticks that must all be late before the lag counts as load */
 #define SPARE_THREADS 2 /* for sources, which do not wait in the lanes */
@@ -72,18 +73,31 @@ struct sched_wish {
 };
 
 /*
- * Of this thread. From Linux 6.12 on who runs may finish a turn, of 1.4 ms or so, before a thread that wakes on the same
- * core gets it, however nice the one and urgent the other; unless the turn of the one that wakes is the shorter. Bulk
- * threads ask for the longest there is, which gives them no more of the processor. Older kernels do not look at it.
+ * Of this thread, and of those that it starts. From Linux 6.12 on who runs may finish a turn, of 1.4 ms or so, before a
+ * thread that wakes on the same core gets it, however nice the one and urgent the other; unless the turn of the one that wakes
+ * is the shorter. A turn's length gives nobody more or less of the processor. Older kernels do not look at it.
  */
+static int ask_for_turns(int nice, uint64_t ns)
+{
+    struct sched_wish w = {.size = sizeof w, .nice = nice, .runtime_ns = ns};
+    return syscall(SYS_sched_setattr, 0, &w, 0) == 0 ? 0 : errno;
+}
+
+void keel_take_short_turns(void)
+{
+    int err = ask_for_turns(getpriority(PRIO_PROCESS, 0), SHORT_TURN_NS);
+    if (err != 0)
+        keel_log(KEEL_LOG_INFO, "turns_not_short", "detail=%s", strerror(err));
+}
+
 static void give_way(void)
 {
     int nice = getpriority(PRIO_PROCESS, 0) + BULK_NICE;
     if (setpriority(PRIO_PROCESS, 0, nice) != 0)
         keel_log(KEEL_LOG_WARN, "bulk_not_nice", "detail=%s", strerror(errno));
-    struct sched_wish w = {.size = sizeof w, .nice = nice < 19 ? nice : 19, .runtime_ns = BULK_TURN_NS};
-    if (syscall(SYS_sched_setattr, 0, &w, 0) != 0)
-        keel_log(KEEL_LOG_INFO, "bulk_turn_not_long", "detail=%s", strerror(errno));
+    int err = ask_for_turns(nice < 19 ? nice : 19, BULK_TURN_NS);
+    if (err != 0)
+        keel_log(KEEL_LOG_INFO, "bulk_turn_not_long", "detail=%s", strerror(err));
 }
 
 static void free_garbage(struct keel_worker *k)
