@@ -230,6 +230,7 @@ static void set_deadline(struct call *c, int64_t arrived_ns, int64_t limit_ns)
     if (c->answer_fn != NULL && budget == INT64_MAX)
         budget = call_timeout_ns(rt);
     c->is_shortened = limit_ns < budget;
+    c->own_budget_ns = budget < INT64_MAX ? budget : limit_ns;
     if (c->is_shortened)
         budget = limit_ns;
     c->budget_ns = budget;
@@ -320,10 +321,16 @@ static void no_slot(struct keel_rt *rt, const struct keel_op *op)
 
 /* ---- settling ---- */
 
+/*
+ * Judged by the time that the row gives, so that callers who allow a millisecond open no circuit for the others: what they
+ * do not wait for says nothing about the operation.
+ */
 static enum keel_outcome late_outcome(const struct call *c, int64_t now)
 {
-    bool in_time = c->budget_ns >= INT64_MAX / PERMIT_TIMES || now - c->pub.start_ns <= PERMIT_TIMES * c->budget_ns;
-    return in_time ? KEEL_OUT_SLOW : KEEL_OUT_TIMEOUT;
+    int64_t took = now - c->pub.start_ns, own = c->own_budget_ns;
+    if (c->is_shortened && took <= own)
+        return KEEL_OUT_CANCELLED;
+    return own >= INT64_MAX / PERMIT_TIMES || took < PERMIT_TIMES * own ? KEEL_OUT_SLOW : KEEL_OUT_TIMEOUT;
 }
 
 static enum keel_outcome outcome_of(const struct call *c, enum keel_status st, int64_t now)
@@ -481,13 +488,14 @@ static bool work_cancelled(struct call *c)
 static void expire_committed(struct call *c)
 {
     struct keel_rt *rt = c->pub.rt;
+    int64_t now = keel_mono_ns();
     if (c->late) { /* the permit's time is over, too */
-        settle_permit(c, KEEL_OUT_TIMEOUT, keel_mono_ns());
+        settle_permit(c, late_outcome(c, now), now);
         return;
     }
     keel_log(KEEL_LOG_WARN, "answered_unknown", "op=%s trace_id=%s", c->pub.op->id, keel_trace_id(&c->pub));
     keel_call_answer_late(c);
-    c->pub.deadline_ns = keel_mono_ns() + call_timeout_ns(rt);
+    c->pub.deadline_ns = now + call_timeout_ns(rt);
     keel_tick_set(rt->calls->ticks, &c->deadline, c->pub.start_ns + PERMIT_TIMES * c->budget_ns);
 }
 
@@ -495,7 +503,8 @@ static void expire(struct keel_tick *t)
 {
     struct call *c = (struct call *)((char *)t - offsetof(struct call, deadline));
     if (c->abandoned) {
-        settle_permit(c, KEEL_OUT_TIMEOUT, keel_mono_ns());
+        int64_t now = keel_mono_ns();
+        settle_permit(c, late_outcome(c, now), now);
         if (c->phase == PARKED)
             slot_give(c);
         return;
@@ -546,7 +555,7 @@ static bool take_as_job(struct call *c)
     if (c->begun)
         keel_jobs_running(c->entry);
     c->pub.deadline_ns = INT64_MAX;
-    c->budget_ns = INT64_MAX;
+    c->budget_ns = c->own_budget_ns = INT64_MAX;
     keel_call_answer_job(c);
     return true;
 }

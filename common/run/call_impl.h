@@ -44,7 +44,8 @@ struct call {
     bool has_permit, has_alternative;
     bool is_holding; /* past its commit point, not answered, critical: publications wait for it, a little */
     struct keel_permit permit;
-    int64_t opened_ns, budget_ns, answered_ns;
+    int64_t opened_ns, answered_ns;
+    int64_t budget_ns, own_budget_ns; /* own: what its row gives, whatever the caller allows */
     keel_step_fn *step, *late_step; /* step: what runs next; NULL: the op has yet to begin */
     enum keel_status wait_status;
     atomic_bool stop;
