@@ -21,13 +21,14 @@
 #include "keel/log.h"
 #include "keel/rng.h"
 
-enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32, MOMENT_NS = 250000000 };
+enum { MAX_REPLY = 8 << 20, MAX_PEERS = 16, IDLE_S = 30, KEPT = 32, MOMENT_NS = 1000000000 };
 
 struct known {
     const char *name, *url;
     bool answered; /* ever */
     int64_t silent_ns; /* since when it has been asked all the time and has answered nothing; 0: it has */
     int64_t ended_ns;  /* the last request to it */
+    int64_t told_ns;   /* when its breaker last heard that it was silent */
     uint32_t n_open;
     struct keel_retry_budget budget;
 };
@@ -152,11 +153,17 @@ static enum keel_outcome outcome_of(int http)
 
 /*
  * Who does not answer within what the caller could spare is slow; a failure is who has answered nobody for longer than a
- * moment. Or a disk that is away for that long, with three orders waiting for it, would stop all orders for ten seconds.
+ * moment. Those who waited together say it once: a second of silence that sixty orders hear is no worse than one that three
+ * do. Otherwise a disk that is away for a fifth of a second would stop all orders for ten.
  */
 static enum keel_outcome silence_of(const struct request *r)
 {
-    return keel_mono_ns() - r->peer->silent_ns > MOMENT_NS ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
+    struct known *k = r->peer;
+    int64_t now = keel_mono_ns();
+    if (!r->has_permit || r->start_ns < k->told_ns)
+        return KEEL_OUT_CANCELLED;
+    k->told_ns = now;
+    return now - k->silent_ns > MOMENT_NS ? KEEL_OUT_TIMEOUT : KEEL_OUT_SLOW;
 }
 
 /* X-Deadline-Ms of a repeat: it only shrinks, so the line it stands in has room. */

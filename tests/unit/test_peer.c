@@ -448,16 +448,16 @@ static void hear(void *self, struct keel_permit p, enum keel_outcome o, int64_t 
     heard[n_heard++] = o;
 }
 
-/* Those who wait while a disk is away for a moment say little against the peer; a quarter of a second does. */
+/* Those who wait while a disk is away for a moment say little against the peer; a second does. */
 START_TEST(a_moment_of_silence)
 {
     static const enum manner manners[] = {SILENCE, SILENCE, ANSWER, SILENCE, SILENCE, SILENCE, SILENCE};
     static const struct { int64_t budget_ms; enum keel_outcome heard; bool pauses; } step[] = {
         {20, KEEL_OUT_SLOW, false},    {20, KEEL_OUT_SLOW, false},  {60000, KEEL_OUT_OK, false}, {20, KEEL_OUT_SLOW, false},
-        {260, KEEL_OUT_TIMEOUT, false}, {20, KEEL_OUT_TIMEOUT, false},
+        {1010, KEEL_OUT_TIMEOUT, false}, {20, KEEL_OUT_TIMEOUT, false},
         {20, KEEL_OUT_SLOW, true}, /* nobody has asked: it is not known what it would have said */
     };
-    const struct timespec pause = {.tv_nsec = 300000000};
+    const struct timespec pause = {.tv_sec = 1, .tv_nsec = 50000000};
     struct keel_target_conf dep = {.name = "dep.peer.risk"};
     struct keel_guard spy = keel_guard_plain;
     spy.settle = hear;
@@ -472,6 +472,32 @@ START_TEST(a_moment_of_silence)
         fetch("POST", "{}", step[i].budget_ms);
         ck_assert_msg(heard[i] == step[i].heard, "%zu: %d", i, (int)heard[i]);
     }
+    close_all();
+}
+END_TEST
+
+/* Nor are they as many as there are who wait. Who was asked after the first had given up is heard again. */
+START_TEST(who_waits_together_says_it_once)
+{
+    static const enum manner manners[] = {SILENCE};
+    static const enum keel_outcome want[] = {KEEL_OUT_SLOW, KEEL_OUT_CANCELLED, KEEL_OUT_CANCELLED, KEEL_OUT_SLOW};
+    struct keel_target_conf dep = {.name = "dep.peer.risk"};
+    struct keel_guard spy = keel_guard_plain;
+    const struct keel_peer_req req = {.peer = "risk", .method = "POST", .path = "/", .body = "{}"};
+    spy.settle = hear;
+    open_all(manners, 1);
+    rt.guard = &spy;
+    rt.targets = &dep;
+    rt.n_targets = 1;
+    n_heard = 0;
+    for (int i = 0; i < 3; i++)
+        keel_peer_fetch(&rt, &req, keel_mono_ns() + 30 * INT64_C(1000000), NULL, on_told, told);
+    while (n_told < 3)
+        uv_run(&loop, UV_RUN_ONCE);
+    fetch("POST", "{}", 20);
+    ck_assert_uint_eq(n_heard, KEEL_COUNT(want));
+    for (size_t i = 0; i < KEEL_COUNT(want); i++)
+        ck_assert_msg(heard[i] == want[i], "%zu: %d", i, (int)heard[i]);
     close_all();
 }
 END_TEST
@@ -561,6 +587,7 @@ int main(void)
     tcase_add_test(tc, a_connection_closed_while_idle_is_replaced);
     tcase_add_test(tc, silence_is_a_timeout);
     tcase_add_test(tc, a_moment_of_silence);
+    tcase_add_test(tc, who_waits_together_says_it_once);
     tcase_add_test(tc, half_an_answer_is_none);
     tcase_add_test(tc, too_big_an_answer_is_none);
     tcase_add_test(tc, nobody_listens);
