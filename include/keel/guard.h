@@ -23,7 +23,7 @@ struct keel_text;
 #define KEEL_BREAKER_OPTIONS(X, S)                                                                                     \
     X(S, ENUM, breaker_mode, "normal", 0, 0, "normal|disabled|metrics_only",                                           \
       "of every breaker at start; metrics_only counts and refuses nothing")                                            \
-    X(S, STR, breaker_window, "count:100", 7, 16, "", "calls looked back on, count:1 to count:1000, or seconds, time:1s to time:600s") \
+    X(S, STR, breaker_window, "time:10s", 7, 16, "", "calls looked back on, count:1 to count:1000, or seconds, time:1s to time:600s") \
     X(S, I64, breaker_min_calls, "20", 1, 1000000, "calls", "the rates act from so many calls in the window")          \
     X(S, F64, breaker_failure_rate, "0.5", 0, 1, "fraction", "share of failed calls that opens; 0: off")               \
     X(S, F64, breaker_slow_rate, "0.8", 0, 1, "fraction", "share of calls over their target that opens; 0: off")       \
