@@ -29,7 +29,7 @@ from world import Background, Goals, Series, World, finish, load, ratio, table, 
 
 ENGINES = ["portfolio", "risk", "strategy", "features", "ml", "analytics", "factor", "marketdata"]
 MODES = ("hybrid", "plain")
-TURNS = 6       # of a second each that a run's idle p50 is the median of
+TURNS, TURN_S = 24, 0.25  # that a run's idle p50 is the median of
 KEPT = 1000     # closed orders that strategy keeps in memory
 COMMIT = 28 << 10  # bytes: an order's share of what strategy and risk write, a commit
 RULE = {"strategy_id": "crosses", "strategy_name": "averages that cross", "kind": "ma_cross", "symbols": ["BTCUSDT"],
@@ -112,7 +112,7 @@ class Case:
         took = {mode: [] for mode in MODES}
         for t in range(TURNS):
             for mode in MODES if (t + first) % 2 == 0 else MODES[::-1]:
-                took[mode].append(self.meter(worlds[mode], 1.0, 0.1)["p50_us"])
+                took[mode].append(self.meter(worlds[mode], TURN_S, 0.1)["p50_us"])
         for mode in MODES:
             self.seen[mode, "idle", "p50"].add(statistics.median(took[mode]))
 
