@@ -448,6 +448,20 @@ static void hear(void *self, struct keel_permit p, enum keel_outcome o, int64_t 
     heard[n_heard++] = o;
 }
 
+/* open_all with a breaker of risk that writes down what it hears. */
+static void open_heard(const enum manner *manners, size_t n)
+{
+    static struct keel_target_conf dep = {.name = "dep.peer.risk"};
+    static struct keel_guard spy;
+    open_all(manners, n);
+    spy = keel_guard_plain;
+    spy.settle = hear;
+    rt.guard = &spy;
+    rt.targets = &dep;
+    rt.n_targets = 1;
+    n_heard = 0;
+}
+
 /* Those who wait while a disk is away for a moment say little against the peer; a second does. */
 START_TEST(a_moment_of_silence)
 {
@@ -458,14 +472,7 @@ START_TEST(a_moment_of_silence)
         {20, KEEL_OUT_SLOW, true}, /* nobody has asked: it is not known what it would have said */
     };
     const struct timespec pause = {.tv_sec = 1, .tv_nsec = 50000000};
-    struct keel_target_conf dep = {.name = "dep.peer.risk"};
-    struct keel_guard spy = keel_guard_plain;
-    spy.settle = hear;
-    open_all(manners, 7);
-    rt.guard = &spy;
-    rt.targets = &dep;
-    rt.n_targets = 1;
-    n_heard = 0;
+    open_heard(manners, 7);
     for (size_t i = 0; i < KEEL_COUNT(step); i++) {
         if (step[i].pauses)
             nanosleep(&pause, NULL);
@@ -481,15 +488,8 @@ START_TEST(who_waits_together_says_it_once)
 {
     static const enum manner manners[] = {SILENCE};
     static const enum keel_outcome want[] = {KEEL_OUT_SLOW, KEEL_OUT_CANCELLED, KEEL_OUT_CANCELLED, KEEL_OUT_SLOW};
-    struct keel_target_conf dep = {.name = "dep.peer.risk"};
-    struct keel_guard spy = keel_guard_plain;
     const struct keel_peer_req req = {.peer = "risk", .method = "POST", .path = "/", .body = "{}"};
-    spy.settle = hear;
-    open_all(manners, 1);
-    rt.guard = &spy;
-    rt.targets = &dep;
-    rt.n_targets = 1;
-    n_heard = 0;
+    open_heard(manners, 1);
     for (int i = 0; i < 3; i++)
         keel_peer_fetch(&rt, &req, keel_mono_ns() + 30 * INT64_C(1000000), NULL, on_told, told);
     while (n_told < 3)
